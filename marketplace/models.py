@@ -1,0 +1,1 @@
+"""Every table of the market in one import, for migrations."""
