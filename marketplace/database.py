@@ -1,14 +1,16 @@
-"""The one door to PostgreSQL: the embedded server, the engine, and sessions."""
+"""The one door to PostgreSQL: the embedded server, the engine, the schema, and sessions."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Engine, create_engine
-from sqlmodel import Session
+from sqlalchemy import DateTime, Engine, create_engine
+from sqlmodel import Session, SQLModel
 
-Sessions = Callable[[], Session]
-"""Opens a new session; the caller closes it (``with sessions() as session: ...``)."""
+from billing.sessions import Sessions, transaction
+
+__all__ = ["Sessions", "create_schema", "engine_for", "sessions_for", "start_embedded", "transaction"]
+
+UTC_TIME = DateTime(timezone=True)
+"""The column type of every time: with its zone."""
 
 
 def start_embedded(home: Path) -> str:
@@ -41,18 +43,9 @@ def sessions_for(engine: Engine) -> Sessions:
     return lambda: Session(engine, expire_on_commit=False)
 
 
-@contextmanager
-def transaction(sessions: Sessions) -> Iterator[Session]:
-    """One call, one transaction: commits at the end, rolls back on any error."""
-    with sessions() as session, session.begin():
-        yield session
-
-
 def create_schema(engine: Engine) -> None:
     """Bring the database to the newest schema."""
     import billing.models
-    from sqlmodel import SQLModel
-
     import marketplace.models  # noqa: F401
 
     SQLModel.metadata.create_all(engine)

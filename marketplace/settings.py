@@ -3,6 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -19,6 +20,14 @@ class Settings(BaseSettings):
     port: int = 8440
     public_url: str = ""
     """What devices, heads and wardens dial; empty means http://host:port."""
+    head_ip: str = "127.0.0.2"
+    """The address on which heads answer. Ray replaces 127.0.0.1 by the machine's own address; 127.0.0.2 stays."""
+    node_ip: str = "127.0.0.2"
+    """The address that devices give Ray for themselves; empty lets Ray find it."""
+    secret_key: SecretStr = SecretStr("")
+    """From it the market derives what it need not store; empty means a file made under ``home``."""
+    operator_key: SecretStr = SecretStr("")
+    """The first operator's key; empty means one made and written to ``home/operator.key``."""
 
     tick_seconds: float = 5.0
     fee_bps: int = 1000
@@ -30,6 +39,7 @@ class Settings(BaseSettings):
     """How long a device that loses its lease has to drain."""
     device_silence_ms_max: int = 10_000
     """A device that says nothing for this long is gone."""
+    head_start_ms_max: int = 120_000
     join_ms_max: int = 120_000
     """A leased device that has not joined its cluster by then loses the lease."""
     window_ms: int = 10_000
@@ -37,11 +47,11 @@ class Settings(BaseSettings):
     verification_hold_ms: int = 0
     """How long earnings stay pending before they can be paid."""
 
-    stripe_api_key: str = ""
+    stripe_api_key: SecretStr = SecretStr("")
     """Empty starts the Stripe fake on loopback."""
     stripe_api_base: str = ""
-    stripe_webhook_secret: str = ""
-    stripe_connect_webhook_secret: str = ""
+    stripe_webhook_secret: SecretStr = SecretStr("")
+    stripe_connect_webhook_secret: SecretStr = SecretStr("")
     payout_minimum_cents: int = 500
     currency: str = "usd"
 

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ray_cluster.agent import sandbox
 HEAD = "head"
 WARDEN = "warden"
 # Ray gives its client server and task processes ports of its own choosing from 10002 on; heads stay below.
+OBJECT_STORE_BYTES = 256 << 20
 _PORTS = range(7100, 10000)
 _INSIDE = Path("/tmp/spare")  # noqa: S108  the head's folder as seen inside its sandbox, where /tmp is private
 
@@ -123,6 +124,11 @@ def running(folder: Path) -> bool:
     return detached.running(folder, HEAD)
 
 
+def warden_running(folder: Path) -> bool:
+    """Return whether the warden lives."""
+    return detached.running(folder, WARDEN)
+
+
 def stop(folder: Path) -> bool:
     """Kill head and warden and return whether nothing of them is left."""
     return all([detached.stop(folder, WARDEN), detached.stop(folder, HEAD)])
@@ -139,7 +145,7 @@ def _head_command(head: Head) -> str:
     prober = f"{python} -m ray_cluster.prober {head.address} {_INSIDE}/prober.sock"
     return (
         f"(while :; do {prober}; sleep 1; done) & exec {python} -m ray.scripts.scripts start --head --block"
-        f" --port={head.port} --node-ip-address={head.ip} --num-cpus=0 --num-gpus=0 --object-store-memory=200000000"
+        f" --port={head.port} --node-ip-address={head.ip} --num-cpus=0 --num-gpus=0 --object-store-memory={OBJECT_STORE_BYTES}"
         f" --dashboard-host={head.ip} --dashboard-port={head.dashboard_port} --dashboard-agent-listen-port=0"
         f" --ray-client-server-port={head.client_port} --min-worker-port=0 --max-worker-port=0"
         f" --temp-dir={_INSIDE}/ray --autoscaling-config={_INSIDE}/cluster.yaml --disable-usage-stats"
@@ -148,7 +154,6 @@ def _head_command(head: Head) -> str:
 
 def _sandboxed(spec: HeadSpec, command: str) -> list[str]:
     environment = {
-        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
         "HOME": str(_INSIDE),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": spec.ray_token,
@@ -163,7 +168,19 @@ def _sandboxed(spec: HeadSpec, command: str) -> list[str]:
         "RAY_health_check_timeout_ms": "5000",
         "RAY_health_check_failure_threshold": "3",
     }
-    return sandbox.argv(["/bin/sh", "-c", command], environment=environment, writable={spec.folder / "inside": _INSIDE})
+    box = sandbox.box_of_this_machine(environment, shm_bytes=2 * OBJECT_STORE_BYTES, tmp_bytes=1 << 30)
+    etc = spec.folder / "etc"
+    etc.mkdir(exist_ok=True)
+    for inside, content in sandbox.SMALL_FILES.items():
+        (etc / Path(inside).name).write_text(content)
+    small = tuple((str(etc / Path(inside).name), inside) for inside in sandbox.SMALL_FILES)
+    box = replace(
+        box,
+        readable=(*box.readable, *small),
+        writable=((str(spec.folder / "inside"), str(_INSIDE)),),
+        die_with_parent=False,
+    )
+    return sandbox.arguments(box, ["/bin/sh", "-c", command])
 
 
 def _clean_environment() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 GAP_MS_MAX = 5_000
@@ -46,7 +47,7 @@ def alive_spans(readings: Iterable[Reading], *, gap_ms_max: int = GAP_MS_MAX) ->
         raise ValueError(f"gap_ms_max {gap_ms_max} is negative")
     spans: list[tuple[int, int]] = []
     ordered = readings_in_order(readings)
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in pairwise(ordered):
         if not (before.alive and after.alive and after.at_ms - before.at_ms <= gap_ms_max):
             continue
         if spans and spans[-1][1] == before.at_ms:

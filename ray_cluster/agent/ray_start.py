@@ -32,6 +32,7 @@ def memory_split(memory_bytes: int) -> tuple[int, int]:
 def command(lease: Lease) -> list[str]:
     """PURE: return the ``ray start`` that joins the lease's cluster."""
     heap_bytes, store_bytes = memory_split(lease.memory_bytes)
+    labels = ",".join(f"{key}={value}" for key, value in sorted(lease.labels.items()))
     return [
         sys.executable,
         str(Path(sys.prefix) / "bin" / "ray"),
@@ -43,11 +44,11 @@ def command(lease: Lease) -> list[str]:
         f"--memory={heap_bytes}",
         f"--object-store-memory={store_bytes}",
         f"--resources={json.dumps(dict(lease.resources), sort_keys=True)}",
-        *([f"--labels={','.join(f'{key}={value}' for key, value in sorted(lease.labels.items()))}"] * bool(lease.labels)),
+        *([f"--labels={labels}"] if labels else []),
         "--min-worker-port=0",  # any free port: several nodes share one machine
         "--max-worker-port=0",
         "--dashboard-agent-listen-port=0",
-        "--temp-dir=/tmp/ray",  # else the head's path would be used, which need not exist here
+        f"--temp-dir={sandbox.TEMPORARY}/ray",  # else the head's path would be used, which need not exist here
         "--log-style=record",
         "--log-color=false",
         "--disable-usage-stats",
@@ -192,6 +193,13 @@ class RayNode:
             for process in processes_of(self.lease.node_id):
                 with contextlib.suppress(psutil.Error):
                     process.kill()
+
+    def served(self) -> bool:
+        """Whether the raylet is there: ``ray start --block`` outlives one that the autoscaler told to go."""
+        try:
+            return any(process.name() == "raylet" for process in psutil.Process(self.pid).children(recursive=True))
+        except psutil.Error:
+            return False
 
     def last_words(self) -> str:
         """Return the last telling line that Ray printed, for the reason of a failure."""

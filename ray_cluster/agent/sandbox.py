@@ -18,6 +18,7 @@ from ray_cluster.errors import InvalidInput
 
 USER_ID = 1000
 HOME = "/home/spare"
+SHARED, TEMPORARY = "/dev/shm", "/tmp"  # noqa: S108  inside the sandbox nobody else writes there
 SMALL_FILES: Mapping[str, str] = {
     "/etc/passwd": f"spare:x:{USER_ID}:{USER_ID}::{HOME}:/bin/sh\n",
     "/etc/group": f"spare:x:{USER_ID}:\n",
@@ -34,7 +35,9 @@ class Box:
 
     readable: tuple[tuple[str, str], ...]  # (path outside, path inside), read-only
     links: tuple[tuple[str, str], ...]  # (target, path inside)
+    writable: tuple[tuple[str, str], ...] = ()  # (path outside, path inside); nothing by default
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    die_with_parent: bool = True  # False for what must outlive the one who starts it
     shm_bytes: int = 64 * _MIB
     tmp_bytes: int = 256 * _MIB
     disable_userns: bool = True  # bubblewrap 0.8 or newer: no user namespaces inside, a smaller kernel to attack
@@ -43,10 +46,11 @@ class Box:
 def arguments(box: Box, command: Sequence[str], data: Mapping[str, int] | None = None) -> list[str]:
     """PURE: return the complete ``bwrap`` command line; ``data`` maps a small file inside to an open descriptor."""
     words = ["bwrap", "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
-    words += ["--die-with-parent", "--cap-drop", "ALL", "--uid", str(USER_ID), "--gid", str(USER_ID)]
+    words += ["--die-with-parent"] if box.die_with_parent else []
+    words += ["--cap-drop", "ALL", "--uid", str(USER_ID), "--gid", str(USER_ID)]
     words += ["--disable-userns"] if box.disable_userns else []
     words += ["--hostname", "spare", "--proc", "/proc", "--dev", "/dev"]
-    words += ["--size", str(box.shm_bytes), "--tmpfs", "/dev/shm", "--size", str(box.tmp_bytes), "--tmpfs", "/tmp"]
+    words += ["--size", str(box.shm_bytes), "--tmpfs", SHARED, "--size", str(box.tmp_bytes), "--tmpfs", TEMPORARY]
     for path in ("/home", "/root", "/run"):
         words += ["--size", str(16 * _MIB), "--tmpfs", path]
     words += ["--dir", HOME]
@@ -54,6 +58,8 @@ def arguments(box: Box, command: Sequence[str], data: Mapping[str, int] | None =
         words += ["--symlink", target, inside]
     for outside, inside in box.readable:
         words += ["--ro-bind", outside, inside]
+    for outside, inside in box.writable:
+        words += ["--bind", outside, inside]
     for inside, descriptor in (data or {}).items():
         words += ["--ro-bind-data", str(descriptor), inside]
     words += ["--clearenv"]
@@ -69,7 +75,7 @@ def inner_environment() -> dict[str, str]:
         "HOME": HOME,
         "USER": "spare",
         "LANG": "C.UTF-8",
-        "TMPDIR": "/tmp",
+        "TMPDIR": TEMPORARY,
         "PYTHONNOUSERSITE": "1",
     }
 

@@ -3,6 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from ray_cluster.usage import GAP_MS_MAX, Probe, Reading, alive_spans, readings_in_order
@@ -84,11 +85,11 @@ def _windows(evidence: "_Evidence", start_ms: int, end_ms: int, window_ms: int, 
 class _Evidence:
     """What is known of one node, in order and without duplicates."""
 
-    def __init__(self, readings: Iterable[Reading], probes: Iterable[Probe], *, gap_ms_max: int, origin_ms: int) -> None:
+    def __init__(self, readings: Iterable[Reading], probes: Iterable[Probe], *, gap_ms_max: int, origin_ms: int):
+        self._origin_ms = origin_ms
         self._readings = readings_in_order(readings)
         self._spans = alive_spans(self._readings, gap_ms_max=gap_ms_max)
-        self._gap_ms_max = gap_ms_max
-        self._origin_ms = origin_ms
+        self._breaks = list(self._find_breaks(gap_ms_max))
         known = sorted(set(probes), key=lambda probe: (probe.at_ms, probe.detail))
         self._failed = [probe for probe in known if probe.outcome == "failed"]
         failed_ms = {probe.at_ms for probe in self._failed}
@@ -96,14 +97,12 @@ class _Evidence:
         self._passed_ms = sorted({probe.at_ms for probe in known if probe.outcome == "passed"} - failed_ms)
 
     def ready_ms(self, start_ms: int) -> int | None:
-        """When the usage clock starts: at once if the node was checked and is still alive, else at its first pass."""
-        for passed_ms in self._passed_ms:
-            if self._alive(passed_ms, max(passed_ms, start_ms)):
-                return max(passed_ms, start_ms)
-        return None
+        """When the usage clock starts: at the first passed check of the node alive, which may lie before the lease."""
+        first_ms = next((passed_ms for passed_ms in self._passed_ms if self._alive(passed_ms, passed_ms)), None)
+        return None if first_ms is None else max(first_ms, start_ms)
 
     def judge(self, start_ms: int, end_ms: int) -> tuple[Window, bool]:
-        """Return the window's verdict and whether it is settled: no later evidence can make it verified or undo that."""
+        """Return the window's verdict and whether it is settled: later evidence neither verifies it nor undoes that."""
         before = bisect_right(self._passed_ms, start_ms)
         after = bisect_left(self._passed_ms, end_ms)
         last_ms = self._passed_ms[before - 1]
@@ -112,9 +111,12 @@ class _Evidence:
             if last_ms < probe.at_ms and (next_ms is None or probe.at_ms < next_ms):
                 why = f"check failed at {self._at(probe.at_ms)}" + (f": {probe.detail}" if probe.detail else "")
                 return Window(start_ms, end_ms, "failed", why), True
+        for begin_ms, stop_ms, why in self._breaks:
+            if begin_ms < end_ms and start_ms < stop_ms:
+                return Window(start_ms, end_ms, "unknown", why), True
         if not self._alive(start_ms, end_ms):
-            broken = self._readings[-1].at_ms >= end_ms or not self._alive(start_ms, self._readings[-1].at_ms)
-            return Window(start_ms, end_ms, "unknown", self._why_not_alive(start_ms, end_ms)), broken
+            why = f"the warden saw nothing after {self._at(self._readings[-1].at_ms)}"
+            return Window(start_ms, end_ms, "unknown", why), False
         if next_ms is None:
             return Window(start_ms, end_ms, "unknown", f"no passed check after {self._at(last_ms)}"), False
         why = f"checks passed at {self._at(last_ms)} and {self._at(next_ms)}"
@@ -138,15 +140,20 @@ class _Evidence:
     def _at(self, at_ms: int) -> str:
         return f"{(at_ms - self._origin_ms) / 1000:+.1f} s"
 
-    def _why_not_alive(self, start_ms: int, end_ms: int) -> str:
-        """Name the first break of the node's readings that touches the window."""
-        seen: Reading | None = None
-        for reading in self._readings:
-            if seen is not None and reading.at_ms > start_ms:
-                if reading.at_ms - seen.at_ms > self._gap_ms_max:
-                    return f"the warden saw nothing for {(reading.at_ms - seen.at_ms) / 1000:.1f} s from {self._at(seen.at_ms)}"
-                if not reading.alive:
-                    return f"device lost: last seen {self._at(seen.at_ms)}"
-            if reading.alive:
-                seen = reading
-        return "" if seen is None else f"the warden saw nothing after {self._at(seen.at_ms)}"
+    def _find_breaks(self, gap_ms_max: int) -> Iterator[tuple[int, int, str]]:
+        """Yield each time between two readings in which the node cannot be called alive, with the reason."""
+        readings = list(self._readings)
+        if readings and not readings[-1].alive:
+            # A node last seen dead stays so at least until a next reading, a millisecond later or more.
+            readings.append(Reading(readings[-1].at_ms + 1, False))
+        seen_ms: int | None = None
+        for before, after in pairwise(readings):
+            if before.alive:
+                seen_ms = before.at_ms
+            gap_ms = after.at_ms - before.at_ms
+            if not (before.alive and after.alive):
+                why = "device lost" + ("" if seen_ms is None else f": last seen {self._at(seen_ms)}")
+                yield before.at_ms, after.at_ms, why
+            elif gap_ms > gap_ms_max:
+                why = f"the warden saw nothing for {gap_ms / 1000:.1f} s from {self._at(before.at_ms)}"
+                yield before.at_ms, after.at_ms, why

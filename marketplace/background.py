@@ -1,0 +1,149 @@
+"""The market's background work: one process does it at a time, however many servers there are."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+import httpx
+import structlog
+from prometheus_client import Counter, Gauge
+from sqlalchemy import Connection, Engine, text
+from sqlmodel import col, select
+
+from billing import payouts, webhooks
+from billing.errors import Breach
+from billing.ids import now_utc
+from marketplace import clusters, exchange, jobs, lifecycle, settlement
+from marketplace.context import Context
+from marketplace.database import transaction
+from marketplace.leases import Lease
+
+log = structlog.get_logger()
+STEP_SECONDS = 0.25
+SETTLE_OPEN_SECONDS = 5
+_LEADER_LOCK = 0x5350415246
+
+failures = Counter("spare_background_failures", "Background steps that raised", ["step"])
+breaches = Counter("spare_breaches", "Broken invariants: somebody must look", ["step"])
+leading = Gauge("spare_background_leading", "1 where this process does the background work")
+
+
+class Background:
+    """The duties, each run at its own pace by one thread."""
+
+    def __init__(self, context: Context, engine: Engine) -> None:
+        self._context = context
+        self._engine = engine
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="background")
+        self._due: dict[str, float] = {}
+        self._listening_since = now_utc()
+
+    def start(self) -> None:
+        """Begin in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the step that runs now."""
+        self._stop.set()
+        self._thread.join()
+
+    def run(self) -> None:
+        """Work in this thread until ``stop``."""
+        self._run()
+
+    def _run(self) -> None:
+        """Stand by until the leader's lock is free, then work for as long as the connection that holds it lives."""
+        while not self._stop.is_set():
+            with suppress(Exception), self._engine.connect() as connection:
+                held = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LEADER_LOCK}).scalar()
+                connection.commit()
+                if held:
+                    self._lead(connection)
+            leading.set(0)
+            self._stop.wait(1.0)
+
+    def _lead(self, connection: Connection) -> None:
+        leading.set(1)
+        self._listening_since = now_utc()
+        while not self._stop.wait(STEP_SECONDS):
+            connection.execute(text("SELECT 1"))  # raises when the lock's connection is gone: another leads now
+            connection.commit()
+            self.step(now_utc())
+
+    def step(self, at: datetime) -> None:
+        """Do every duty that is due."""
+        context, settings = self._context, self._context.settings
+        silence = timedelta(milliseconds=settings.device_silence_ms_max)
+        heard_since = at - silence
+        # A market that was down itself gives devices the same time to come back.
+        gone_since = heard_since if at - self._listening_since > silence else datetime.min.replace(tzinfo=at.tzinfo)
+        self._do("clusters", 0.25, lambda: lifecycle.step_clusters(context, at=at))
+        self._do("leases", 0.25, lambda: lifecycle.step_leases(context, at=at, heard_since=gone_since))
+        self._do(
+            "tick",
+            min(0.25, settings.tick_seconds),
+            lambda: exchange.tick(context.sessions, settings, at=at, secret=context.secret, devices_since=heard_since),
+        )
+        self._do("settle", 0.5, lambda: _settle(context, at))
+        self._do("webhooks", 0.5, lambda: webhooks.process(context.sessions, context.gateway, at=at))
+        self._do("payouts", 0.5, lambda: payouts.send_due(context.sessions, context.gateway, at=at))
+        self._do("payouts-unsure", 30, lambda: payouts.reconcile_ambiguous(context.sessions, context.gateway, at=at))
+        self._do("jobs", 1.0, lambda: _poll_jobs(context, at))
+
+    def _do(self, name: str, every_seconds: float, duty: Callable[[], object]) -> None:
+        if time.monotonic() < self._due.get(name, 0):
+            return
+        try:
+            duty()
+        except Breach as problem:
+            breaches.labels(name).inc()
+            log.critical("breach", step=name, problem=str(problem))
+        except Exception:
+            failures.labels(name).inc()
+            log.exception("background step failed", step=name)
+        self._due[name] = time.monotonic() + every_seconds
+
+
+def _settle(context: Context, at: datetime) -> None:
+    with context.sessions() as session:
+        stale = at - timedelta(seconds=SETTLE_OPEN_SECONDS)
+        due = session.exec(
+            select(Lease.id).where(
+                (Lease.state == "closed")
+                | ((Lease.state == "open") & (col(Lease.judged_at).is_(None) | (col(Lease.judged_at) < stale)))
+            )
+        ).all()
+    for lease_id in due:
+        try:
+            with transaction(context.sessions) as session:
+                settlement.settle(session, lease_id, context.settings, at=at)
+        except Breach as problem:
+            # That lease's flow stops; the others go on.
+            breaches.labels("settle").inc()
+            log.critical("breach", step="settle", lease=lease_id, problem=str(problem))
+    with transaction(context.sessions) as session:
+        settlement.mature(session, context.settings, at=at)
+
+
+def _poll_jobs(context: Context, at: datetime) -> None:
+    """Ask each head how its jobs are."""
+    with context.sessions() as session:
+        open_jobs = session.exec(
+            select(jobs.Job.cluster_id, clusters.Cluster.dashboard_url)
+            .join(clusters.Cluster, col(clusters.Cluster.id) == col(jobs.Job.cluster_id))
+            .where(col(jobs.Job.status).not_in(jobs.FINISHED), clusters.Cluster.state == "running")
+            .distinct()
+        ).all()
+    for cluster_id, dashboard_url in open_jobs:
+        headers = {"Authorization": f"Bearer {context.ray_token(cluster_id)}"}
+        try:
+            found = httpx.get(f"{dashboard_url}/api/jobs/", headers=headers, timeout=3).raise_for_status().json()
+        except (httpx.HTTPError, ValueError):
+            continue
+        with transaction(context.sessions) as session:
+            for job in found:
+                if job.get("submission_id"):
+                    jobs.update(session, cluster_id, job["submission_id"], str(job.get("status", ""))[:20], at=at)

@@ -1,0 +1,68 @@
+"""A receipt in a notebook or a terminal: data first, tables for people."""
+
+import json
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from billing.money import format_usd
+
+HEADINGS = ("device", "state", "price /CU-h", "claimed", "verified", "unpaid, why", "charge", "earning", "fee", "payout")
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a cluster cost and why; ``data`` is all of it, money in micro-dollars, durations in milliseconds."""
+
+    data: dict[str, Any]
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing of it can change any more."""
+        return bool(self.data["final"])
+
+    @property
+    def charge_micros(self) -> int:
+        """What was charged in all, in micro-dollars."""
+        return int(self.data["totals"]["charge_micros"])
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the leases as text cells under ``HEADINGS``, the totals last."""
+        rows = [_row(lease) for lease in self.data["leases"]]
+        totals = self.data["totals"]
+        money = [format_usd(totals[key]) for key in ("charge_micros", "earning_micros", "fee_micros")]
+        total = ("total", "", "", _s(totals["claimed_ms"]), _s(totals["verified_ms"]), _s(totals["unpaid_ms"]), *money, "")
+        return [*rows, total]
+
+    def __str__(self) -> str:
+        state = "final" if self.final else "so far"
+        return f"Receipt {self.data['cluster_id']} ({state}): {format_usd(self.charge_micros)} charged"
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(name)}</th>" for name in HEADINGS)
+        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows())
+        return f"<p><b>{escape(str(self))}</b></p><table><tr>{head}</tr>{body}</table>"
+
+    def to_json(self) -> str:
+        """Return the receipt as JSON."""
+        return json.dumps(self.data, indent=2)
+
+
+def _row(lease: dict[str, Any]) -> tuple[str, ...]:
+    unpaid = "\n".join(f"{_s(ms)} {why}" for why, ms in lease["unpaid"].items())
+    return (
+        lease["device_name"],
+        f"{lease['state']}: {lease['close_reason']}" if lease["close_reason"] else lease["state"],
+        f"{format_usd(lease['price_micros_per_hour'])} × {lease['score_millis'] / 1000:.2f}",
+        _s(lease["claimed_ms"]),
+        _s(lease["verified_ms"]),
+        unpaid,
+        format_usd(lease["charge_micros"]),
+        format_usd(lease["earning_micros"]),
+        format_usd(lease["fee_micros"]),
+        lease["payout_id"] or "",
+    )
+
+
+def _s(ms: int) -> str:
+    return f"{ms / 1000:.1f} s"

@@ -1,0 +1,214 @@
+"""What time does to clusters and leases: heads start and die, leases end or renew, silent devices lose theirs.
+
+Every step looks at the state and does what is missing, so each can be killed at any instruction and run again.
+"""
+
+from datetime import datetime, timedelta
+
+import httpx
+from sqlmodel import Session, col, select
+
+from billing import money
+from marketplace import accounts, bids, clusters, device_classes, leases, readings
+from marketplace.clusters import Cluster
+from marketplace.context import Context
+from marketplace.database import transaction
+from marketplace.devices import Device
+from marketplace.leases import Lease
+from ray_cluster import heads
+
+VOUCH_MS_MAX = 8_000
+"""How long a stopping cluster waits for one more check of each node, so that its last seconds can be verified."""
+WARN_SHARE_PERCENT = 80
+
+
+def step_clusters(context: Context, *, at: datetime) -> None:
+    """Bring every live cluster one step further: start its head, notice its death, stop it."""
+    with context.sessions() as session:
+        live = session.exec(select(Cluster.id, Cluster.state).where(col(Cluster.state).in_(clusters.LIVE))).all()
+    for cluster_id, state in live:
+        {"starting": _start, "running": _watch, "stopping": _stop}[state](context, cluster_id, at)
+
+
+def step_leases(context: Context, *, at: datetime, heard_since: datetime) -> None:
+    """End what has run out, whose device is gone or idle, or that was never joined.
+
+    ``heard_since``: devices silent since then are gone; it never lies before this process could hear them.
+    """
+    with context.sessions() as session:
+        found = session.exec(
+            select(Lease, Device, Cluster)
+            .join(Device, col(Device.id) == col(Lease.device_id))
+            .join(Cluster, col(Cluster.id) == col(Lease.cluster_id))
+            .where(Lease.state == "open")
+        ).all()
+        ends = [(lease.id, _why_ends(context, lease, device, cluster, at, heard_since)) for lease, device, cluster in found]
+        due = [lease.id for lease, _, _ in found if lease.ends_at <= at]
+    for lease_id, reason in ends:
+        if reason:
+            with transaction(context.sessions) as session:
+                leases.close(session, lease_id, reason, at=at)
+    for lease_id in due:
+        with transaction(context.sessions) as session:
+            leases.end_or_renew(session, lease_id, at=at)
+
+
+def _why_ends(
+    context: Context, lease: Lease, device: Device, cluster: Cluster, at: datetime, heard_since: datetime
+) -> str:
+    if device.left_at is not None:
+        return "the device left"
+    if device.last_seen_at is None or device.last_seen_at < heard_since:
+        seen = f"{(at - device.last_seen_at).total_seconds():.0f} s" if device.last_seen_at else "ever"
+        return f"the device was lost: nothing heard from it for {seen}"
+    if lease.joined_at is None:
+        limit = timedelta(milliseconds=context.settings.join_ms_max)
+        return f"the device did not join within {limit.seconds} s" if lease.started_at + limit < at else ""
+    idle_seconds = (at - max(lease.joined_at, lease.last_busy_at or lease.joined_at)).total_seconds()
+    if idle_seconds > cluster.idle_timeout_seconds:
+        return f"idle for {cluster.idle_timeout_seconds} s"
+    return ""
+
+
+def head_spec(context: Context, cluster: Cluster) -> heads.HeadSpec:
+    """Return what the cluster's head is started with."""
+    trust: device_classes.TrustTier = "vetted" if cluster.trust == "vetted" else "open"
+    return heads.HeadSpec(
+        cluster_id=cluster.id,
+        folder=context.head_folder(cluster),
+        ip=context.settings.head_ip,
+        ray_token=context.ray_token(cluster.id),
+        market_url=context.settings.url,
+        market_key=_program_key(context, "head", cluster.id),
+        warden_key=_program_key(context, "warden", cluster.id),
+        node_types=device_classes.node_types(cluster.region, trust, _kinds_on_offer(context, cluster)),
+        max_nodes=cluster.max_nodes,
+        idle_timeout_seconds=cluster.idle_timeout_seconds,
+    )
+
+
+def _program_key(context: Context, role: str, cluster_id: str) -> str:
+    return f"spare_{role}_{accounts.derived_secret(context.secret, f'{role}:{cluster_id}')}"
+
+
+def _kinds_on_offer(context: Context, cluster: Cluster) -> list[str]:
+    """Return the kinds that Ray may ask for: what the buyer allows, and of that what somebody has enrolled.
+
+    Ray asks for the smallest type that fits and then waits for it, so a type that nobody offers would be waited for in
+    vain while a larger one stands idle. With nothing enrolled at all, every kind the buyer allows is waited for.
+    """
+    with context.sessions() as session:
+        enrolled = session.exec(
+            select(Device.device_class)
+            .where(col(Device.device_class).like(f"%.{cluster.region}.{cluster.trust}"), col(Device.left_at).is_(None))
+            .distinct()
+        ).all()
+    offered = {device_class.split(".")[0] for device_class in enrolled}
+    allowed = cluster.kinds or list(device_classes.kinds())
+    return [kind for kind in allowed if kind in offered] or allowed
+
+
+def _start(context: Context, cluster_id: str, at: datetime) -> None:
+    with transaction(context.sessions) as session:
+        cluster = clusters.cluster(session, cluster_id)
+        for role in ("head", "warden"):
+            accounts.remember_key(
+                session,
+                _program_key(context, role, cluster_id),
+                account_id=cluster.account_id,
+                role=role,
+                at=at,
+                cluster_id=cluster_id,
+            )
+    head = heads.start(head_spec(context, cluster), device_classes.template())
+    if _answers(head.dashboard_url, context.ray_token(cluster_id)):
+        with transaction(context.sessions) as session:
+            found = clusters.lock(session, cluster_id)
+            if found.state == "starting":
+                found.state, found.ready_at = "running", at
+                found.head_address, found.dashboard_url = head.address, head.dashboard_url
+                session.add(found)
+                took = (at - found.created_at).total_seconds()
+                clusters.note(session, cluster_id, "ready", f"the Ray head is ready after {took:.1f} s", at=at)
+    elif at - cluster.created_at > timedelta(milliseconds=context.settings.head_start_ms_max):
+        _ask_to_stop(context, cluster_id, "the Ray head did not start in time", at)
+    elif not heads.running(context.head_folder(cluster)):
+        _ask_to_stop(context, cluster_id, "the Ray head ended while starting", at)
+
+
+def _answers(dashboard_url: str, token: str) -> bool:
+    try:
+        return httpx.get(
+            f"{dashboard_url}/api/version", headers={"Authorization": f"Bearer {token}"}, timeout=2
+        ).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _watch(context: Context, cluster_id: str, at: datetime) -> None:
+    with context.sessions() as session:
+        cluster = clusters.cluster(session, cluster_id)
+    folder = context.head_folder(cluster)
+    if not heads.running(folder):
+        _ask_to_stop(context, cluster_id, "the Ray head died", at)
+        return
+    if not heads.warden_running(folder):
+        heads.start(head_spec(context, cluster), device_classes.template())
+    with transaction(context.sessions) as session:
+        _watch_budget(session, context, clusters.lock(session, cluster_id), at)
+
+
+def _watch_budget(session: Session, context: Context, cluster: Cluster, at: datetime) -> None:
+    """Warn when most of the budget is committed; stop when what is left buys nothing and nothing runs."""
+    committed = leases.committed_micros(session, cluster.id)
+    if not cluster.warned and committed * 100 >= cluster.budget_micros * WARN_SHARE_PERCENT:
+        cluster.warned = True
+        session.add(cluster)
+        text = f"{money.format_usd(committed)} of {money.format_usd(cluster.budget_micros)} are spent or held"
+        clusters.note(session, cluster.id, "budget", text, at=at)
+    settings = context.settings
+    value = money.value_micros(cluster.max_price_micros_per_hour, settings.fee_bps)
+    least = money.hold_micros(value, settings.lease_ms_min, settings.fee_bps)
+    unsettled = session.exec(
+        select(Lease.id).where(Lease.cluster_id == cluster.id, col(Lease.state).in_(leases.UNSETTLED))
+    ).first()
+    if unsettled is None and cluster.budget_micros - committed < least:
+        left = money.format_usd(cluster.budget_micros - committed)
+        clusters.stop(session, cluster.id, f"the budget is spent: {left} left buy no lease at your price", at=at)
+
+
+def _ask_to_stop(context: Context, cluster_id: str, reason: str, at: datetime) -> None:
+    with transaction(context.sessions) as session:
+        clusters.stop(session, cluster_id, reason, at=at)
+
+
+def _stop(context: Context, cluster_id: str, at: datetime) -> None:
+    """End bids and leases, wait for their settlement, then end head and warden. Nothing is lost on the way."""
+    with transaction(context.sessions) as session:
+        cluster = clusters.lock(session, cluster_id)
+        for bid in bids.standing(session, cluster_id):
+            if bid.state == "standing":
+                bids.close(session, bid, f"the cluster stopped: {cluster.reason}", at=at)
+        stopping_at = cluster.stopping_at or at
+        for lease in leases.open_of(session, cluster_id):
+            if _vouched(session, lease, stopping_at) or at - stopping_at > timedelta(milliseconds=VOUCH_MS_MAX):
+                leases.close(session, lease.id, f"the cluster stopped: {cluster.reason}", at=_vouched(session, lease, stopping_at) or at)
+        unsettled = session.exec(
+            select(Lease.id).where(Lease.cluster_id == cluster_id, col(Lease.state).in_(leases.UNSETTLED))
+        ).first()
+    if unsettled is not None or not heads.stop(context.head_folder(cluster)):
+        return
+    with transaction(context.sessions) as session:
+        cluster = clusters.lock(session, cluster_id)
+        cluster.state, cluster.stopped_at = "stopped", at
+        session.add(cluster)
+        accounts.revoke_cluster_keys(session, cluster_id, at=at)
+        clusters.note(session, cluster_id, "stopped", f"stopped: {cluster.reason}", at=at)
+
+
+def _vouched(session: Session, lease: Lease, since: datetime) -> datetime | None:
+    """Return the time of a check that the lease's node passed since then."""
+    _, checks = readings.evidence(session, lease)
+    since_ms = int(since.timestamp() * 1000)
+    passed = [check.at_ms for check in checks if check.outcome == "passed" and check.at_ms >= since_ms]
+    return datetime.fromtimestamp(min(passed) / 1000, since.tzinfo) if passed else None

@@ -1,0 +1,150 @@
+"""What the warden of a cluster reported, kept as it came: each reading and each check of a node once."""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from pydantic import Field as Limit
+from sqlalchemy import BigInteger
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import Field, Session, SQLModel, col, select
+
+from marketplace import leases
+from marketplace.bids import Bid
+from marketplace.database import UTC_TIME
+from marketplace.errors import InvalidInput
+from marketplace.leases import Lease
+from ray_cluster.usage import Probe, Reading
+
+CLOCK_AHEAD_MS_MAX = 60_000
+
+
+class ReadingRow(SQLModel, table=True):
+    """Whether a node was alive at a time of the warden's clock."""
+
+    __tablename__ = "reading"
+
+    node_id: str = Field(primary_key=True)
+    at_ms: int = Field(primary_key=True, sa_type=BigInteger)
+    alive: bool
+
+
+class ProbeRow(SQLModel, table=True):
+    """One answered check of a node."""
+
+    __tablename__ = "probe"
+
+    node_id: str = Field(primary_key=True)
+    at_ms: int = Field(primary_key=True, sa_type=BigInteger)
+    outcome: str
+    detail: str = ""
+
+
+class WardenSeen(SQLModel, table=True):
+    """Up to when a cluster's warden has reported, by its own clock."""
+
+    __tablename__ = "warden_seen"
+
+    cluster_id: str = Field(primary_key=True)
+    until_ms: int = Field(sa_type=BigInteger)
+    received_at: datetime = Field(sa_type=UTC_TIME)
+
+
+class ReadingIn(BaseModel):
+    """A reading as the warden sends it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    node_id: str = Limit(max_length=60)
+    at_ms: int = Limit(ge=0, le=2**50)
+    alive: bool
+    busy: bool
+
+
+class ProbeIn(BaseModel):
+    """A check's outcome as the warden sends it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    node_id: str = Limit(max_length=60)
+    at_ms: int = Limit(ge=0, le=2**50)
+    outcome: Literal["passed", "failed"]
+    detail: str = Limit(default="", max_length=400)
+
+
+class Report(BaseModel):
+    """What a warden saw since its last report."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    cluster_id: str = Limit(max_length=60)
+    readings: list[ReadingIn] = Limit(max_length=5_000)
+    probes: list[ProbeIn] = Limit(max_length=5_000)
+
+
+def store(session: Session, report: Report, *, at: datetime) -> None:
+    """Keep a report; one that comes twice changes nothing. Nodes of other clusters are ignored.
+
+    Raises InvalidInput for times ahead of the market's clock.
+    """
+    ahead_ms = int(at.timestamp() * 1000) + CLOCK_AHEAD_MS_MAX
+    if any(seen.at_ms > ahead_ms for seen in (*report.readings, *report.probes)):
+        raise InvalidInput("the warden's clock is ahead of the market's", hint="set the clock")
+    known = set(session.exec(select(Bid.id).where(Bid.cluster_id == report.cluster_id)))
+    readings = [r for r in report.readings if r.node_id in known]
+    probes = [p for p in report.probes if p.node_id in known]
+    if readings:
+        rows = [r.model_dump(exclude={"busy"}) for r in readings]
+        session.execute(insert(ReadingRow).values(rows).on_conflict_do_nothing())
+    if probes:
+        session.execute(insert(ProbeRow).values([p.model_dump() for p in probes]).on_conflict_do_nothing())
+    _touch(session, readings)
+    until_ms = max((r.at_ms for r in report.readings), default=0)
+    if until_ms:
+        seen = insert(WardenSeen).values(cluster_id=report.cluster_id, until_ms=until_ms, received_at=at)
+        newest = {"until_ms": seen.excluded.until_ms, "received_at": at}
+        session.execute(
+            seen.on_conflict_do_update(
+                index_elements=["cluster_id"], set_=newest, where=seen.excluded.until_ms > WardenSeen.until_ms
+            )
+        )
+
+
+def evidence(session: Session, lease: Lease, *, margin_ms: int = 60_000) -> tuple[list[Reading], list[Probe]]:
+    """Return what is known of a lease's node during the lease and ``margin_ms`` around it."""
+    first = int(lease.started_at.timestamp() * 1000) - margin_ms
+    last = int(lease.ends_at.timestamp() * 1000) + margin_ms
+    seen = select(ReadingRow).where(ReadingRow.node_id == lease.bid_id, col(ReadingRow.at_ms).between(first, last))
+    checked = select(ProbeRow).where(ProbeRow.node_id == lease.bid_id, col(ProbeRow.at_ms).between(first, last))
+    return (
+        [Reading(row.at_ms, row.alive) for row in session.exec(seen)],
+        [Probe(row.at_ms, row.outcome, row.detail) for row in session.exec(checked)],  # type: ignore[arg-type]
+    )
+
+
+def reported_until(session: Session, cluster_id: str) -> int:
+    """Return up to when the cluster's warden has reported, in epoch milliseconds; 0 when it never did."""
+    seen = session.get(WardenSeen, cluster_id)
+    return seen.until_ms if seen else 0
+
+
+def _touch(session: Session, readings: list[ReadingIn]) -> None:
+    """Note on each node's open lease when it joined, was last alive and last busy; end the lease of a dead node."""
+    latest: dict[str, ReadingIn] = {}
+    busy: dict[str, int] = {}
+    for reading in sorted(readings, key=lambda r: r.at_ms):
+        latest[reading.node_id] = reading
+        if reading.busy:
+            busy[reading.node_id] = reading.at_ms
+    query = select(Lease).where(col(Lease.bid_id).in_(latest), Lease.state == "open").order_by(Lease.id)
+    for lease in session.exec(query.with_for_update()).all():
+        reading = latest[lease.bid_id]
+        seen_at = datetime.fromtimestamp(reading.at_ms / 1000, UTC)
+        if reading.alive:
+            lease.joined_at = lease.joined_at or seen_at
+            lease.last_alive_at = seen_at
+            if lease.bid_id in busy:
+                lease.last_busy_at = datetime.fromtimestamp(busy[lease.bid_id] / 1000, UTC)
+            session.add(lease)
+        elif lease.joined_at is not None:
+            leases.close(session, lease.id, "the node died: Ray lost it", at=seen_at)
