@@ -37,10 +37,13 @@ def market(settings: Settings) -> Iterator[tuple[Context, Engine]]:
         webhook_secret=settings.stripe_webhook_secret.get_secret_value(),
         connect_webhook_secret=settings.stripe_connect_webhook_secret.get_secret_value(),
     )
+    # uvicorn raises its signal again once it has ended; as an exit, what was started here is still stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         yield Context(settings, database.sessions_for(engine), gateway, secret.encode()), engine
     finally:
         engine.dispose()
+        stop_fake(settings.home)
 
 
 def serve(settings: Settings, *, background: bool) -> None:
@@ -64,7 +67,6 @@ def background_only(settings: Settings) -> None:
     """Do the background work of a market that others serve."""
     with market(settings) as (context, engine):
         work = Background(context, engine)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         work.start()
         try:
             signal.pause()

@@ -74,7 +74,8 @@ async def pass_websocket(cluster_id: str, path: str, socket: WebSocket) -> None:
         url += f"?{socket.url.query}"
     token = {"Authorization": f"Bearer {context.ray_token(cluster_id)}"}
     try:
-        async with websockets.connect(url, additional_headers=token, max_size=None, proxy=None) as upstream:
+        # The dashboard passes frames on as they come; compressed ones break it.
+        async with websockets.connect(url, additional_headers=token, max_size=None, proxy=None, compression=None) as upstream:
             await socket.accept()
             tasks = [asyncio.create_task(_down(upstream, socket)), asyncio.create_task(_up(socket, upstream))]
             _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -105,11 +105,11 @@ def _clear_class(
     volume = min(demand.at_least(low), supply.at_most(low))
     price = low if volume else None
 
-    # A running lease keeps its device only if both sides win, so bids count as incumbents only where their device can
-    # win, and asks only where their bid did.
+    # Only one side can be rationed, since the other then sells out: bids tied at the margin are kept if their device
+    # can win, asks if their bid did.
     able = {ask.id for ask in asks if ask.price_micros <= low}
     won = _fill(bids, volume, {bid.id: 1 for bid in bids if incumbents.get(bid.id) in able})
-    kept = Counter(incumbents[bid_id] for bid_id, units in won.items() if units and bid_id in incumbents)
+    kept = Counter(incumbents[bid_id] for bid_id in won if bid_id in incumbents)
     sold = _fill(asks, volume, kept)
     awards = [Award(bid_id, ask_id, name, low) for bid_id, ask_id in _pairs(won, sold, incumbents)]
 

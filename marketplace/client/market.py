@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from billing.errors import InvalidInput
 from billing.money import MICROS_PER_CENT, format_usd, parse_usd
 from marketplace.client.cluster import Cluster
 from marketplace.client.http import Api
@@ -25,7 +26,10 @@ class Market:
 
     def top_up(self, amount: str) -> dict[str, Any]:
         """Start a top-up such as ``"$5"`` and return it; pay at its ``url``. Raises InvalidInput for parts of a cent."""
-        return dict(self._api.call("POST", "/v1/wallet/topups", {"amount_cents": parse_usd(amount) // MICROS_PER_CENT}))
+        cents, rest = divmod(parse_usd(amount), MICROS_PER_CENT)
+        if rest:
+            raise InvalidInput(f"{amount} is not a whole number of cents", hint="write it like $5 or 5.25")
+        return dict(self._api.call("POST", "/v1/wallet/topups", {"amount_cents": cents}))
 
     def top_up_status(self, topup_id: str) -> str:
         """Return ``open``, ``paid``, ``failed`` or ``expired``."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from billing.money import format_usd
 
-HEADINGS = ("device", "state", "price /CU-h", "claimed", "verified", "unpaid, why", "charge", "earning", "fee", "payout")
+HEADINGS = ("device", "price /CU-h", "speed", "claimed", "verified", "charge", "earning", "fee")
+UNPAID_HEADINGS = ("device", "seconds", "verdict", "why")
 
 
 @dataclass(frozen=True)
@@ -28,20 +29,26 @@ class Receipt:
 
     def rows(self) -> list[tuple[str, ...]]:
         """Return the leases as text cells under ``HEADINGS``, the totals last."""
-        rows = [_row(lease) for lease in self.data["leases"]]
         totals = self.data["totals"]
         money = [format_usd(totals[key]) for key in ("charge_micros", "earning_micros", "fee_micros")]
-        total = ("total", "", "", _s(totals["claimed_ms"]), _s(totals["verified_ms"]), _s(totals["unpaid_ms"]), *money, "")
-        return [*rows, total]
+        total = ("total", "", "", _s(totals["claimed_ms"]), _s(totals["verified_ms"]), *money)
+        return [*(_row(lease) for lease in self.data["leases"]), total]
+
+    def unpaid_rows(self) -> list[tuple[str, ...]]:
+        """Return every stretch of leased time that nobody pays for, under ``UNPAID_HEADINGS``."""
+        return [
+            (lease["device_name"], _s(ms), *why.split(": ", 1))
+            for lease in self.data["leases"]
+            for why, ms in lease["unpaid"].items()
+        ]
 
     def __str__(self) -> str:
         state = "final" if self.final else "so far"
         return f"Receipt {self.data['cluster_id']} ({state}): {format_usd(self.charge_micros)} charged"
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(name)}</th>" for name in HEADINGS)
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows())
-        return f"<p><b>{escape(str(self))}</b></p><table><tr>{head}</tr>{body}</table>"
+        unpaid = f"<p>Not paid, and why</p>{_html(UNPAID_HEADINGS, self.unpaid_rows())}"
+        return f"<p><b>{escape(str(self))}</b></p>{_html(HEADINGS, self.rows())}{unpaid}"
 
     def to_json(self) -> str:
         """Return the receipt as JSON."""
@@ -49,19 +56,22 @@ class Receipt:
 
 
 def _row(lease: dict[str, Any]) -> tuple[str, ...]:
-    unpaid = "\n".join(f"{_s(ms)} {why}" for why, ms in lease["unpaid"].items())
     return (
         lease["device_name"],
-        f"{lease['state']}: {lease['close_reason']}" if lease["close_reason"] else lease["state"],
-        f"{format_usd(lease['price_micros_per_hour'])} × {lease['score_millis'] / 1000:.2f}",
+        format_usd(lease["price_micros_per_hour"]),
+        f"× {lease['score_millis'] / 1000:.2f}",
         _s(lease["claimed_ms"]),
         _s(lease["verified_ms"]),
-        unpaid,
         format_usd(lease["charge_micros"]),
         format_usd(lease["earning_micros"]),
         format_usd(lease["fee_micros"]),
-        lease["payout_id"] or "",
     )
+
+
+def _html(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in headings)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def _s(ms: int) -> str:

@@ -129,9 +129,10 @@ class RayNode:
                 os.close(descriptor)
         self._reader = asyncio.create_task(self._read(self._process))
 
-    def _program(self, data: Mapping[str, int]) -> tuple[Sequence[str], Mapping[str, str]]:
+    def _program(self, data: dict[str, int]) -> tuple[Sequence[str], Mapping[str, str]]:
         if self.sandboxed:
-            return sandbox.arguments(box(self.lease), command(self.lease), data), {"PATH": os.defpath}
+            words, data["options"] = sandbox.hide(sandbox.arguments(box(self.lease), command(self.lease), data))
+            return words, {"PATH": os.defpath}
         # Without a sandbox nothing else ends the node when this program is killed.
         guard = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
         return [*guard, *command(self.lease)], bare_environment(self.lease)

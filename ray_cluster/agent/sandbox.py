@@ -141,6 +141,15 @@ def open_small_files() -> dict[str, int]:
     return descriptors
 
 
+def hide(words: Sequence[str]) -> tuple[list[str], int]:
+    """Return a command line that does not show its options, which hold tokens, to other users, and their descriptor."""
+    end = words.index("--")
+    descriptor = os.memfd_create("spare")
+    os.write(descriptor, b"".join(word.encode() + b"\0" for word in words[1:end]))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return [words[0], "--args", str(descriptor), *words[end:]], descriptor
+
+
 def run(command: Sequence[str], *, timeout_s: float = 20) -> subprocess.CompletedProcess[str]:
     """Run one short command in a sandbox of its own and return what it said."""
     data = open_small_files()

@@ -91,6 +91,7 @@ class _Evidence:
         self._spans = alive_spans(self._readings, gap_ms_max=gap_ms_max)
         self._breaks = list(self._find_breaks(gap_ms_max))
         known = sorted(set(probes), key=lambda probe: (probe.at_ms, probe.detail))
+        self._last_probe_ms = max((probe.at_ms for probe in known), default=0)
         self._failed = [probe for probe in known if probe.outcome == "failed"]
         failed_ms = {probe.at_ms for probe in self._failed}
         # Where two outcomes contradict each other the check failed.
@@ -110,7 +111,8 @@ class _Evidence:
         for probe in self._failed:
             if last_ms < probe.at_ms and (next_ms is None or probe.at_ms < next_ms):
                 why = f"check failed at {self._at(probe.at_ms)}" + (f": {probe.detail}" if probe.detail else "")
-                return Window(start_ms, end_ms, "failed", why), True
+                # A pass that is not known yet may still come between the failed check and the window.
+                return Window(start_ms, end_ms, "failed", why), self._last_probe_ms >= start_ms
         for begin_ms, stop_ms, why in self._breaks:
             if begin_ms < end_ms and start_ms < stop_ms:
                 return Window(start_ms, end_ms, "unknown", why), True

@@ -36,6 +36,8 @@ class DoubleGateway:
             raise GatewayOutage("timeout", doubt="lost")
         if fault == "slow_down":
             raise GatewayOutage("429", doubt="none")
+        if fault == "refused":  # at the door, so even for a key whose first attempt was carried out
+            raise GatewayRefusal("Your destination account needs a capability", code="x", status=400)
         kept = self.answers.get(key)
         if kept is None or self.at - kept[0] > timedelta(hours=24):
             kept = self.answers[key] = (self.at, params, self._carry_out(params, fault))
@@ -47,8 +49,6 @@ class DoubleGateway:
         return kept[2]
 
     def _carry_out(self, params: Mapping[str, Any], fault: str) -> SentTransfer | Exception:
-        if fault == "refused":
-            return GatewayRefusal("Your destination account needs a capability", code="x", status=400)
         transfer = SentTransfer(
             id=f"tr_{next(self.numbers)}",
             destination=params["destination"],

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
@@ -70,12 +70,14 @@ def run(sessions: Sessions, gateway: Any, at: datetime) -> None:
     reconcile_ambiguous(sessions, gateway, at=at)
 
 
-CRASHES = [(99, "before"), *itertools.product(range(6), ["before", "after"])]
+CRASHES = [(99, "before"), *itertools.product(range(5), ["before", "after"])]
 
 
 @pytest.mark.parametrize("first", FAULTS)
-def test_paid_exactly_once_whatever_happens(sessions: Sessions, gateway: Any, first: str) -> None:
+def test_paid_exactly_once_whatever_happens(engine: Engine, sessions: Sessions, gateway: Any, first: str) -> None:
     """Each fault, then each other, with the process killed at each commit: one transfer, and books that say so."""
+    # The machine under PostgreSQL does not crash here, so a commit need not wait for the disk.
+    event.listen(engine, "connect", lambda raw, _: (raw.execute("SET synchronous_commit TO off"), raw.commit()))
     for number, (second, (commit, when)) in enumerate(itertools.product(FAULTS, CRASHES)):
         provider_id, scenario = f"p{number}", (first, second, commit, when)
         gateway.sent.clear()

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import psutil
 import pytest
@@ -85,7 +86,7 @@ class HttpMarket:
         app = FastAPI()
 
         @app.post("/v1/devices/enrol")
-        def enrol(body: dict[str, object] = Body()) -> dict[str, object]:
+        def enrol(body: Annotated[dict[str, object], Body()]) -> dict[str, object]:
             unsigned = {name: value for name, value in body.items() if name != "signature"}
             assert verify(str(body["public_key"]), str(body["signature"]), canonical(unsigned))
             self.body = body
@@ -186,8 +187,8 @@ def _free_ports(count: int) -> list[int]:
     return found
 
 
-@pytest.fixture
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
     """A plain Ray head without a dashboard, killed with its whole session afterwards."""
     port, dashboard, client = _free_ports(3)
     token = "agent-test-" + os.urandom(16).hex()

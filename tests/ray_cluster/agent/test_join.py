@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from ray_cluster.agent.device import Device
+from ray_cluster.agent.manual import ManualNode
 from ray_cluster.agent.node import Lease
 from ray_cluster.agent.ray_start import RayNode, processes_of
 from ray_cluster.agent.reconcile import Start
@@ -51,7 +52,7 @@ async def drive(script: str, head: Any) -> list[object]:
 
 @pytest.mark.parametrize("sandboxed", [True, False])
 async def test_a_node_joins_serves_and_leaves_nothing(
-    head: Any, lease: Callable[..., Lease], sandboxed: bool, monkeypatch: pytest.MonkeyPatch
+    head: Any, lease: Callable[..., Lease], until: Any, sandboxed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task runs on the node, sees nothing of the provider when sandboxed, and after the end no process is left."""
     monkeypatch.setenv("PROVIDER_SECRET", "1")
@@ -65,6 +66,8 @@ async def test_a_node_joins_serves_and_leaves_nothing(
         members = [process.pid for process in psutil.Process(node.pid).children(recursive=True)]
         assert len(members) >= 4
         assert node.served()
+        lines = [" ".join(process.cmdline()) for process in processes_of(node.lease.node_id)]
+        assert not any(head.token in line for line in [*lines, " ".join(psutil.Process(node.pid).cmdline())])
         if sandboxed:
             assert saw == ["spare", [], 1000, node.lease.node_id, False, False, False]
         else:
@@ -73,8 +76,26 @@ async def test_a_node_joins_serves_and_leaves_nothing(
     finally:
         node.kill()
         await node.wait()
-    assert [pid for pid in members if _alive(pid)] == []
+    await until(lambda: not any(_alive(pid) for pid in members), limit_s=2)
     assert processes_of(node.lease.node_id) == []
+
+
+async def test_a_command_pasted_by_hand_serves_too(head: Any, lease: Callable[..., Lease]) -> None:
+    """The shown shell line joins as it stands; the agent sees it come, and ends it like its own."""
+    shown: list[str] = []
+    one = lease(head_address=head.address, ray_token=head.token, node_id=f"nd_{os.urandom(4).hex()}")
+    node = ManualNode(one, sandboxed=True, show=shown.append)
+    await node.start()
+    ended = asyncio.create_task(node.wait())
+    shell = await asyncio.create_subprocess_shell(shown[0], stdout=asyncio.subprocess.DEVNULL, stderr=-2)
+    try:
+        await asyncio.wait_for(node.started.wait(), 60)
+        await node.end(30)
+        assert await asyncio.wait_for(ended, 10) == 0
+    finally:
+        node.kill()
+        await shell.wait()
+    assert processes_of(one.node_id) == []
 
 
 async def test_a_node_whose_head_is_not_there_says_so(lease: Callable[..., Lease]) -> None:
@@ -90,7 +111,7 @@ async def test_a_node_whose_head_is_not_there_says_so(lease: Callable[..., Lease
     assert processes_of(one.node_id) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 async def test_the_whole_program_ends_clean(
     head: Any, http_market: Any, row: Callable[..., dict[str, object]], until: Any, tmp_path: Path, number: int
 ) -> None:

@@ -90,12 +90,12 @@ def test_verdicts_follow_the_rule(
     joined = [window for window in windows if not window.reason.startswith("joining")]
     for window in joined:
         assert window.verdict == expected(*history, window.start_ms, window.end_ms)
-    grid = joined[0].start_ms if joined else 0
-    for window in joined:
-        whole = (window.start_ms - grid) % window_ms == 0 and window.end_ms - window.start_ms == window_ms
-        last = window.end_ms == lease[1] or window is joined[-2]
-        assert not closed or whole or last
-        assert window.end_ms - window.start_ms <= window_ms
+    if closed and joined:
+        edges = [*range(joined[0].start_ms, lease[1], window_ms), lease[1]]
+        cuts = [window for window in joined if window.end_ms not in edges]
+        assert [window.end_ms for window in joined if window not in cuts] == edges[1:]
+        assert cuts in ([], joined[-2:-1])
+        assert all(window.verdict == "verified" for window in cuts)
 
 
 @given(histories(), LEASES, WINDOWS, st.booleans(), st.randoms(use_true_random=False))
