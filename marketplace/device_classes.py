@@ -52,7 +52,7 @@ def kinds() -> dict[str, Kind]:
             gpu = re.fullmatch(r"gpu-(\d+)g", name)
             needs = Hardware(
                 int(resources["CPU"]),
-                int(resources["memory"]),
+                int(resources["memory"]) * 5 // 4,  # the node type leaves out a fifth for the object store
                 int(resources.get("GPU", 0)),
                 int(gpu[1]) * 1024**3 if gpu else 0,
             )

@@ -15,8 +15,12 @@ _children: list["subprocess.Popen[bytes]"] = []
 _BECOME = 'echo $$ > "$0" && exec "$@"'
 
 
-def start(folder: Path, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+def start(
+    folder: Path, name: str, argv: Sequence[str], environment: Mapping[str, str], descriptors: Sequence[int] = ()
+) -> None:
     """Start ``argv`` in its own process group unless it runs already; its output goes to ``folder/name.log``.
+
+    ``descriptors`` are open files that it inherits.
 
     The program holds an exclusive lock on ``folder/name.lock`` for as long as any part of it lives, so starting it
     twice, or from two servers at once, starts it once.
@@ -34,7 +38,7 @@ def start(folder: Path, name: str, argv: Sequence[str], environment: Mapping[str
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=[lock.fileno()],
+            pass_fds=[lock.fileno(), *descriptors],
             start_new_session=True,
         )
         _children.append(child)

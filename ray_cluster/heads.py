@@ -104,10 +104,13 @@ def start(spec: HeadSpec, template: Mapping[str, Any]) -> Head:
     inside = spec.folder / "inside"
     inside.mkdir(exist_ok=True, mode=0o700)
     _write(inside / "cluster.yaml", yaml.safe_dump(cluster_config(template, spec)))
-    detached.start(spec.folder, HEAD, _sandboxed(spec, _head_command(head)), _clean_environment())
-    detached.start(
-        spec.folder, WARDEN, [sys.executable, "-m", "ray_cluster.warden"], {**_clean_environment(), **_warden_env(spec, head)}
-    )
+    argv, options = sandbox.hide(_sandboxed(spec, _head_command(head)))
+    try:
+        detached.start(spec.folder, HEAD, argv, _clean_environment(), [options])
+    finally:
+        os.close(options)
+    environment = {**_clean_environment(), **_warden_env(spec, head)}
+    detached.start(spec.folder, WARDEN, [sys.executable, "-m", "ray_cluster.warden"], environment)
     return head
 
 
