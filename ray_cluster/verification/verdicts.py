@@ -46,12 +46,12 @@ def judge(
 
     The clock starts at the first passed check of a node seen alive; from there run windows of ``window_ms``. A window
     is verified when the node was alive throughout and it lies between two passed checks with no failed one between
-    them; failed when there is a failed one; else unknown. A last window that is not verified whole is cut at the last
-    passed check up to which it is.
+    them; failed when there is a failed one; else unknown. One that is not verified is cut at the last passed check up to
+    which it is, so a lost device loses only what came after.
 
     While the lease is not ``closed``, windows that may still become verified are left out. Given that readings, and
     likewise probes, become known in the order of their times (so: one probe of a node at a time), what is verified
-    stays verified whatever becomes known later; an unknown window may still become failed.
+    stays verified whatever becomes known later.
 
     Raises ValueError for a lease that ends before it starts or a window that is not positive.
     """
@@ -72,14 +72,13 @@ def _windows(evidence: "_Evidence", start_ms: int, end_ms: int, window_ms: int, 
     for begin_ms in range(ready_ms, end_ms, window_ms):
         stop_ms = min(begin_ms + window_ms, end_ms)
         window, final = evidence.judge(begin_ms, stop_ms)
-        if window.verdict == "verified" or stop_ms < end_ms:
-            if final or closed:
-                yield window
-        elif closed:
-            cut_ms = evidence.vouched_until_ms(begin_ms, stop_ms)
-            if cut_ms > begin_ms:
-                yield evidence.judge(begin_ms, cut_ms)[0]
-            yield evidence.judge(cut_ms, stop_ms)[0]
+        if not (final or closed):
+            continue
+        cut_ms = evidence.vouched_until_ms(begin_ms, stop_ms) if window.verdict != "verified" else begin_ms
+        if cut_ms > begin_ms:
+            yield evidence.judge(begin_ms, cut_ms)[0]
+            window = evidence.judge(cut_ms, stop_ms)[0]
+        yield window
 
 
 class _Evidence:
