@@ -112,8 +112,8 @@ def _settle(context: Context, at: datetime) -> None:
         stale = at - timedelta(seconds=SETTLE_OPEN_SECONDS)
         due = session.exec(
             select(Lease.id).where(
-                (Lease.state == "closed")
-                | ((Lease.state == "open") & (col(Lease.judged_at).is_(None) | (col(Lease.judged_at) < stale)))
+                (col(Lease.state) == "closed")
+                | ((col(Lease.state) == "open") & (col(Lease.judged_at).is_(None) | (col(Lease.judged_at) < stale)))
             )
         ).all()
     for lease_id in due:

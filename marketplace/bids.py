@@ -1,4 +1,4 @@
-"""Bids: a cluster wants one more node of a class. Ray's autoscaler places and withdraws them."""
+"""Bids: a cluster wants one more node of a class, as Ray's autoscaler says."""
 
 import re
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ _NODE_ID = re.compile(r"nd_[0-9a-f]{8,40}")
 
 
 class Bid(SQLModel, table=True):
-    """A standing bid for one node, which is the node itself once it has won: ``standing``, ``leased``, then ``closed``."""
+    """A bid for one node, which is the node itself once it has won: ``standing``, ``leased``, then ``closed``."""
 
     __tablename__ = "bid"
 
@@ -63,7 +63,7 @@ def place(
         raise Conflict(
             f"{count} of at most {cluster.max_nodes} nodes stand already", hint="open the cluster with more max_nodes"
         )
-    places = _given_up(session, cluster_id, device_class, at)
+    places = _given_up(session, cluster_id, device_class, at, count=len(new))
     for number, node_id in enumerate(new):
         bid = Bid(
             id=node_id,
@@ -96,6 +96,12 @@ def bid(session: Session, bid_id: str, *, cluster_id: str) -> Bid:
     return found
 
 
+def lock(session: Session, bid_id: str) -> Bid:
+    """Return a bid whose row nobody else changes until this session ends."""
+    query = select(Bid).where(Bid.id == bid_id).with_for_update().execution_options(populate_existing=True)
+    return session.exec(query).one()
+
+
 def close(session: Session, found: Bid, reason: str, *, at: datetime) -> None:
     """End a bid; ending an ended one changes nothing."""
     if found.state != "closed":
@@ -103,8 +109,8 @@ def close(session: Session, found: Bid, reason: str, *, at: datetime) -> None:
         session.add(found)
 
 
-def _given_up(session: Session, cluster_id: str, device_class: str, at: datetime) -> list[datetime]:
-    """Return the places of bids that were withdrawn before they won, oldest first, and take them away."""
+def _given_up(session: Session, cluster_id: str, device_class: str, at: datetime, *, count: int) -> list[datetime]:
+    """Return at most ``count`` places of bids withdrawn before they won, oldest first, and take them away."""
     query = select(Bid).where(
         Bid.cluster_id == cluster_id,
         Bid.device_class == device_class,
@@ -112,7 +118,7 @@ def _given_up(session: Session, cluster_id: str, device_class: str, at: datetime
         col(Bid.closed_at) > at - timedelta(seconds=KEEP_PLACE_SECONDS),
     )
     places = []
-    for given_up in session.exec(query.order_by(col(Bid.placed_at))):
+    for given_up in session.exec(query.order_by(col(Bid.placed_at)).limit(count)):
         given_up.close_reason = "withdrawn, its place taken over"
         session.add(given_up)
         places.append(given_up.placed_at)

@@ -21,7 +21,7 @@ CLUSTERS_PER_BUYER_MAX = 20
 
 
 class Cluster(SQLModel, table=True):
-    """One Ray head of one buyer, and what it may spend. Money in micro-dollars, prices per compute-hour, fee included."""
+    """One Ray head of one buyer, and what it may spend: micro-dollars, prices per compute-hour, fee included."""
 
     __tablename__ = "cluster"
 
@@ -88,7 +88,13 @@ class ClusterRequest(BaseModel):
 
 
 def open_cluster(
-    session: Session, request: ClusterRequest, *, account_id: str, price_max: int, lease_ms: tuple[int, int], at: datetime
+    session: Session,
+    request: ClusterRequest,
+    *,
+    account_id: str,
+    price_max: int,
+    lease_ms: tuple[int, int],
+    at: datetime,
 ) -> Cluster:
     """Add a cluster; the background starts its head.
 
@@ -128,7 +134,13 @@ def open_cluster(
     session.add(cluster)
     session.flush()
     limit = format_usd(request.max_price_micros_per_hour)
-    note(session, cluster.id, "opened", f"opened: at most {limit}/h a node, budget {format_usd(request.budget_micros)}", at=at)
+    note(
+        session,
+        cluster.id,
+        "opened",
+        f"opened: at most {limit}/h a node, budget {format_usd(request.budget_micros)}",
+        at=at,
+    )
     return cluster
 
 
@@ -142,9 +154,9 @@ def cluster(session: Session, cluster_id: str, *, account_id: str | None = None)
 
 def lock(session: Session, cluster_id: str) -> Cluster:
     """Return a cluster whose row nobody else changes until this session ends."""
-    found = session.exec(
-        select(Cluster).where(Cluster.id == cluster_id).with_for_update().execution_options(populate_existing=True)
-    ).first()
+    # key_share: rows that only refer to the cluster, such as events, can still be added meanwhile.
+    query = select(Cluster).where(Cluster.id == cluster_id).with_for_update(key_share=True)
+    found = session.exec(query.execution_options(populate_existing=True)).first()
     if found is None:
         raise NotFound(f"no cluster {cluster_id[:40]!r}")
     return found

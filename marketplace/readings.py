@@ -1,5 +1,6 @@
 """What the warden of a cluster reported, kept as it came: each reading and each check of a node once."""
 
+from collections import defaultdict
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -88,7 +89,8 @@ def store(session: Session, report: Report, *, at: datetime) -> None:
     Raises InvalidInput for times ahead of the market's clock.
     """
     ahead_ms = int(at.timestamp() * 1000) + CLOCK_AHEAD_MS_MAX
-    if any(seen.at_ms > ahead_ms for seen in (*report.readings, *report.probes)):
+    times = [*(r.at_ms for r in report.readings), *(p.at_ms for p in report.probes)]
+    if max(times, default=0) > ahead_ms:
         raise InvalidInput("the warden's clock is ahead of the market's", hint="set the clock")
     known = set(session.exec(select(Bid.id).where(Bid.cluster_id == report.cluster_id)))
     readings = [r for r in report.readings if r.node_id in known]
@@ -129,22 +131,25 @@ def reported_until(session: Session, cluster_id: str) -> int:
 
 
 def _touch(session: Session, readings: list[ReadingIn]) -> None:
-    """Note on each node's open lease when it joined, was last alive and last busy; end the lease of a dead node."""
-    latest: dict[str, ReadingIn] = {}
-    busy: dict[str, int] = {}
+    """Note on each node's open lease when it joined, was last alive and last busy; end the lease of a dead node.
+
+    Readings no newer than what is known say nothing: a report that comes again, or late, changes no lease.
+    """
+    by_node: defaultdict[str, list[ReadingIn]] = defaultdict(list)
     for reading in sorted(readings, key=lambda r: r.at_ms):
-        latest[reading.node_id] = reading
-        if reading.busy:
-            busy[reading.node_id] = reading.at_ms
-    query = select(Lease).where(col(Lease.bid_id).in_(latest), Lease.state == "open").order_by(Lease.id)
+        by_node[reading.node_id].append(reading)
+    query = select(Lease).where(col(Lease.bid_id).in_(by_node), Lease.state == "open").order_by(Lease.id)
     for lease in session.exec(query.with_for_update()).all():
-        reading = latest[lease.bid_id]
-        seen_at = datetime.fromtimestamp(reading.at_ms / 1000, UTC)
-        if reading.alive:
-            lease.joined_at = lease.joined_at or seen_at
-            lease.last_alive_at = seen_at
-            if lease.bid_id in busy:
-                lease.last_busy_at = datetime.fromtimestamp(busy[lease.bid_id] / 1000, UTC)
-            session.add(lease)
-        elif lease.joined_at is not None:
-            leases.close(session, lease.id, "the node died: Ray lost it", at=seen_at)
+        died_at: datetime | None = None
+        for reading in by_node[lease.bid_id]:
+            seen_at = datetime.fromtimestamp(reading.at_ms / 1000, UTC)
+            if lease.last_alive_at is not None and seen_at <= lease.last_alive_at:
+                continue
+            if reading.alive:
+                lease.joined_at, lease.last_alive_at, died_at = lease.joined_at or seen_at, seen_at, None
+                lease.last_busy_at = seen_at if reading.busy else lease.last_busy_at
+            elif lease.joined_at is not None:
+                died_at = died_at or seen_at
+        session.add(lease)
+        if died_at is not None:
+            leases.close(session, lease.id, "the node died: Ray lost it", at=died_at)

@@ -47,7 +47,9 @@ def receipt(session: Session, cluster_id: str, *, at: datetime) -> dict[str, Any
 
 
 def _leases(session: Session, cluster_id: str) -> list[Lease]:
-    return list(session.exec(select(Lease).where(Lease.cluster_id == cluster_id).order_by(col(Lease.started_at), Lease.id)))
+    return list(
+        session.exec(select(Lease).where(Lease.cluster_id == cluster_id).order_by(col(Lease.started_at), Lease.id))
+    )
 
 
 def _line(session: Session, lease: Lease) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """From usage and verdicts to money: what was verified is charged and earned, the rest of the hold goes back."""
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from sqlalchemy import BigInteger
@@ -97,6 +98,8 @@ def unpaid_by_reason(windows: list[UsageWindow]) -> dict[str, int]:
 def _readings_are_in(session: Session, lease: Lease, at: datetime) -> bool:
     """Whether the warden has reported past the lease's end, or has had its time to."""
     ended_ms = int(lease.ends_at.timestamp() * 1000)
+    if lease.ends_at == lease.started_at:
+        return True  # a renewal that never began
     if lease.close_reason == "renewed":
         # The next check of the same node vouches for the last window; it comes within seconds.
         known = readings.evidence(session, lease)[1]
@@ -110,7 +113,7 @@ def _readings_are_in(session: Session, lease: Lease, at: datetime) -> bool:
 def _judge(session: Session, lease: Lease, settings: Settings, *, closed: bool, at: datetime) -> list[verdicts.Window]:
     """Judge the lease's windows anew and keep them."""
     seen, checked = readings.evidence(session, lease)
-    end = lease.ends_at if closed else min(lease.ends_at, at)
+    end = lease.ends_at if closed else max(lease.started_at, min(lease.ends_at, at))
     judged = verdicts.judge(
         start_ms=int(lease.started_at.timestamp() * 1000),
         end_ms=int(end.timestamp() * 1000),
@@ -120,16 +123,7 @@ def _judge(session: Session, lease: Lease, settings: Settings, *, closed: bool, 
         closed=closed,
     )
     session.exec(delete(UsageWindow).where(col(UsageWindow.lease_id) == lease.id))
-    for window in judged:
-        session.add(
-            UsageWindow(
-                lease_id=lease.id,
-                start_ms=window.start_ms,
-                end_ms=window.end_ms,
-                verdict=window.verdict,
-                reason=window.reason,
-            )
-        )
+    session.add_all(_rows(lease.id, judged))
     return list(judged)
 
 
@@ -138,7 +132,7 @@ def _finish(session: Session, lease: Lease, windows: list[verdicts.Window], at: 
     if lease.hold_micros:
         released = wallets.release(session, lease_id=lease.id, buyer_id=lease.buyer_id, at=at)
     lease.state, lease.settled_at = "settled", at
-    rows = [UsageWindow(lease_id=lease.id, **_fields(window)) for window in windows]
+    rows = _rows(lease.id, windows)
     settled.record(
         session,
         settled.SettledLease(
@@ -169,10 +163,8 @@ def _finish(session: Session, lease: Lease, windows: list[verdicts.Window], at: 
     clusters.note(session, lease.cluster_id, "settled", text, at=at, lease=lease.id)
 
 
-def _fields(window: verdicts.Window) -> dict[str, object]:
-    return {
-        "start_ms": window.start_ms,
-        "end_ms": window.end_ms,
-        "verdict": window.verdict,
-        "reason": window.reason,
-    }
+def _rows(lease_id: str, windows: Iterable[verdicts.Window]) -> list[UsageWindow]:
+    return [
+        UsageWindow(lease_id=lease_id, start_ms=w.start_ms, end_ms=w.end_ms, verdict=w.verdict, reason=w.reason)
+        for w in windows
+    ]

@@ -10,7 +10,6 @@ from marketplace import bids, leases
 from marketplace.clusters import Cluster
 from marketplace.devices import Device
 from marketplace.leases import Lease
-from marketplace.settings import Settings
 
 
 class Waiting(BaseModel):
@@ -37,7 +36,7 @@ class Explanation(BaseModel):
     waiting: list[Waiting]
 
 
-def explain(session: Session, cluster: Cluster, settings: Settings, *, at: datetime) -> Explanation:
+def explain(session: Session, cluster: Cluster, *, at: datetime) -> Explanation:
     """Explain a cluster's state to its buyer."""
     waiting = [_waiting(session, bid, at) for bid in bids.standing(session, cluster.id) if bid.state == "standing"]
     open_leases = leases.open_of(session, cluster.id)
@@ -45,7 +44,9 @@ def explain(session: Session, cluster: Cluster, settings: Settings, *, at: datet
     if cluster.state in ("stopping", "stopped"):
         summary = f"{cluster.state}: {cluster.reason}"
     elif cluster.state == "starting":
-        summary = f"the Ray head is starting, {(at - cluster.created_at).total_seconds():.0f} s so far; about 10 s are usual"
+        summary = (
+            f"the Ray head is starting, {(at - cluster.created_at).total_seconds():.0f} s so far; about 10 s are usual"
+        )
     elif waiting:
         summary = f"{len(waiting)} of {len(waiting) + len(open_leases)} nodes wait: {waiting[0].reason}"
     elif joining:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 # Ours to collect when they end. After a restart of ours they are nobody's, and init collects them.
@@ -64,10 +65,9 @@ def stop(folder: Path, name: str, *, wait_seconds: float = 10.0) -> bool:
     while running(folder, name):
         if time.monotonic() > deadline:
             return False
-        try:
+        # Not written yet, or gone: the lock tells.
+        with suppress(FileNotFoundError, ValueError, ProcessLookupError):
             os.killpg(int((folder / f"{name}.pid").read_text()), signal.SIGKILL)
-        except (FileNotFoundError, ValueError, ProcessLookupError):
-            pass  # not written yet, or gone: the lock tells
         _reap()
         time.sleep(0.05)
     _reap()

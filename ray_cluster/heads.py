@@ -148,7 +148,8 @@ def _head_command(head: Head) -> str:
     prober = f"{python} -m ray_cluster.prober {head.address} {_INSIDE}/prober.sock"
     return (
         f"(while :; do {prober}; sleep 1; done) & exec {python} -m ray.scripts.scripts start --head --block"
-        f" --port={head.port} --node-ip-address={head.ip} --num-cpus=0 --num-gpus=0 --object-store-memory={OBJECT_STORE_BYTES}"
+        f" --port={head.port} --node-ip-address={head.ip} --num-cpus=0 --num-gpus=0"
+        f" --object-store-memory={OBJECT_STORE_BYTES}"
         f" --dashboard-host={head.ip} --dashboard-port={head.dashboard_port} --dashboard-agent-listen-port=0"
         f" --ray-client-server-port={head.client_port} --min-worker-port=0 --max-worker-port=0"
         f" --temp-dir={_INSIDE}/ray --autoscaling-config={_INSIDE}/cluster.yaml --disable-usage-stats"

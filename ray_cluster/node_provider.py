@@ -25,7 +25,7 @@ HEAD_NODE_ID = "head"
 HEAD_NODE_TYPE = "head"
 
 
-class MarketNodeProvider(NodeProvider):  # type: ignore[misc]
+class MarketNodeProvider(NodeProvider):
     """Ray's node provider over the market's HTTP API.
 
     ``provider_config`` holds ``market_url``, ``market_key`` and ``cluster_id``.
@@ -91,11 +91,11 @@ class MarketNodeProvider(NodeProvider):  # type: ignore[misc]
 
     def create_node_with_resources_and_labels(
         self,
-        node_config: dict[str, Any],  # noqa: ARG002
+        node_config: dict[str, Any],
         tags: dict[str, str],
         count: int,
-        resources: dict[str, float],  # noqa: ARG002
-        labels: dict[str, str],  # noqa: ARG002
+        resources: dict[str, float],
+        labels: dict[str, str],
     ) -> dict[str, Any]:
         """Place ``count`` bids of one node each. The ids are ours, so that a repeated call places nothing twice."""
         nodes = [f"nd_{secrets.token_hex(10)}" for _ in range(count)]

@@ -7,7 +7,6 @@ answer ``{"output": base64}`` or ``{"detail": why not}``. What the answer is wor
 import base64
 import json
 import logging
-import os
 import socket
 import socketserver
 import sys
@@ -22,7 +21,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 logger = logging.getLogger(__name__)
 
 
-@ray.remote(num_cpus=0, max_restarts=0)
 class SpareProbe:
     """Answers challenges on one node; one stays there, so that a challenge costs milliseconds and not a process."""
 
@@ -47,13 +45,14 @@ class Probes:
             Exception: whatever Ray says when the node is gone or too slow; the actor is then made anew next time.
         """
         with self._lock:
-            actor = self._actors.get(node)
+            actor: Any = self._actors.get(node)
             if actor is None:
                 here = NodeAffinitySchedulingStrategy(node, soft=False)
-                actor = self._actors[node] = SpareProbe.options(scheduling_strategy=here).remote()
+                actor = self._actors[node] = (
+                    ray.remote(SpareProbe).options(num_cpus=0, max_restarts=0, scheduling_strategy=here).remote()
+                )
         try:
-            answer: bytes = ray.get(actor.answer.remote(seed), timeout=timeout_seconds)
-            return answer
+            return bytes(ray.get(actor.answer.remote(seed), timeout=timeout_seconds))
         except ray.exceptions.GetTimeoutError:
             raise  # slow, not gone: the actor stays, or a busy device would never get past starting one
         except Exception:
@@ -97,7 +96,7 @@ def main(address: str, path: Path) -> None:
     ray.init(address=address, namespace="spare-probe", log_to_driver=False, logging_level=logging.WARNING)
     path.unlink(missing_ok=True)
     with _Server(str(path), _handler(Probes())) as server:
-        os.chmod(path, 0o600)
+        path.chmod(0o600)
         server.serve_forever()
 
 

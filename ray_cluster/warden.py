@@ -125,7 +125,11 @@ class Warden:
             self._reports.readings.append(
                 {"node_id": member.node_id, "at_ms": at_ms, "alive": member.alive, "busy": member.busy}
             )
-            if member.alive and member.node_id not in self._out and time.monotonic() >= self._due.get(member.node_id, 0):
+            if (
+                member.alive
+                and member.node_id not in self._out
+                and time.monotonic() >= self._due.get(member.node_id, 0)
+            ):
                 self._due[member.node_id] = time.monotonic() + PROBE_SECONDS
                 self._out[member.node_id] = self._pool.submit(self._probe, member)
         for node_id, future in list(self._out.items()):
@@ -192,7 +196,7 @@ class Warden:
 
 def main() -> None:
     """Run one warden from its environment."""
-    Warden(WardenSettings(), lambda: time.time_ns() // 1_000_000).run()  # type: ignore[call-arg]
+    Warden(WardenSettings(), lambda: time.time_ns() // 1_000_000).run()
 
 
 if __name__ == "__main__":

@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from sqlalchemy import Engine, create_engine, text
 from sqlmodel import Session
 
 from marketplace import migrate
 from marketplace.database import Sessions, engine_for, sessions_for, start_embedded
+
+# Two busy cores make an example slow, never wrong.
+settings.register_profile("spare", deadline=None)
+settings.load_profile("spare")
 
 
 @pytest.fixture(scope="session")

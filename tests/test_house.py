@@ -51,8 +51,12 @@ def syntax(path: Path) -> ast.Module:
 
 
 def modules(*packages: str) -> list[Path]:
-    """The Python files of these packages, or of the whole tree."""
-    return [path for path in tree() if path.suffix == ".py" and (not packages or path.parts[0] in packages)]
+    """The Python files of these packages, or of the whole tree; migrations are generated and never edited again."""
+    return [
+        path
+        for path in tree()
+        if path.suffix == ".py" and path.parent.name != "versions" and (not packages or path.parts[0] in packages)
+    ]
 
 
 def found(pattern: str, paths: Sequence[Path]) -> list[str]:

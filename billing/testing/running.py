@@ -84,7 +84,7 @@ def running_inbox() -> Iterator[Inbox]:
             self.end_headers()
             inbox.letters.put(Letter(self.path, self.headers["Stripe-Signature"], payload))
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: ARG002 - the base class names them
+        def log_message(self, format: str, *args: object) -> None:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -41,7 +41,7 @@ class Me(BaseModel):
 
 
 @router.post("/accounts", status_code=201)
-def create(body: NewAccount, session: InSession, caller: Operator) -> Keys:  # noqa: ARG001
+def create(body: NewAccount, session: InSession, caller: Operator) -> Keys:
     """Add an account."""
     at = now_utc()
     account = accounts.create_account(session, name=body.name, email=body.email, country=body.country, at=at)
@@ -50,7 +50,7 @@ def create(body: NewAccount, session: InSession, caller: Operator) -> Keys:  # n
 
 
 @router.post("/accounts/{account_id}/vet")
-def vet(account_id: str, session: InSession, caller: Operator) -> Me:  # noqa: ARG001
+def vet(account_id: str, session: InSession, caller: Operator) -> Me:
     """Approve a provider: its devices move to the vetted tier."""
     account = accounts.vet(session, account_id)
     devices.promote(session, account_id)

@@ -114,17 +114,22 @@ def stop(cluster_id: str, session: InSession, context: InContext, caller: Buyer)
 
 
 @router.get("/{cluster_id}/events")
-def events(cluster_id: str, session: InSession, caller: Buyer, after: int = Query(0, ge=0, le=2**31)) -> list[EventView]:
+def events(
+    cluster_id: str, session: InSession, caller: Buyer, after: int = Query(0, ge=0, le=2**31)
+) -> list[EventView]:
     """List what happened after an event, oldest first."""
     clusters.cluster(session, cluster_id, account_id=caller.account_id)
-    return [EventView(**event.model_dump(exclude={"cluster_id"})) for event in clusters.events(session, cluster_id, after=after)]
+    return [
+        EventView(**event.model_dump(exclude={"cluster_id"}))
+        for event in clusters.events(session, cluster_id, after=after)
+    ]
 
 
 @router.get("/{cluster_id}/why")
-def explain(cluster_id: str, session: InSession, context: InContext, caller: Buyer) -> why.Explanation:
+def explain(cluster_id: str, session: InSession, caller: Buyer) -> why.Explanation:
     """Say what a cluster waits for, with numbers, and what would help."""
     cluster = clusters.cluster(session, cluster_id, account_id=caller.account_id)
-    return why.explain(session, cluster, context.settings, at=now_utc())
+    return why.explain(session, cluster, at=now_utc())
 
 
 @router.get("/{cluster_id}/receipt")
@@ -160,12 +165,18 @@ def bid(cluster_id: str, body: NodeRequest, session: InSession, caller: Head) ->
 def give_back(cluster_id: str, node_id: str, session: InSession, caller: Head) -> Node:
     """Withdraw a bid or give a leased node back: the autoscaler's ``terminate_node``."""
     _own(session, cluster_id, caller)
-    found = bids.bid(session, node_id, cluster_id=cluster_id)
+    bids.bid(session, node_id, cluster_id=cluster_id)
+    _end_leases(session, cluster_id, node_id)
+    found = bids.lock(session, node_id)
+    _end_leases(session, cluster_id, node_id)  # one that was awarded in between; from here on none can be
+    bids.close(session, found, "withdrawn", at=now_utc())
+    return _node(found)
+
+
+def _end_leases(session: InSession, cluster_id: str, node_id: str) -> None:
     for lease in leases.open_of(session, cluster_id):
         if lease.bid_id == node_id:
             leases.close(session, lease.id, "Ray gave the node back", at=now_utc())
-    bids.close(session, found, "withdrawn", at=now_utc())
-    return _node(found)
 
 
 def _own(session: InSession, cluster_id: str, caller: Caller) -> None:
@@ -200,9 +211,5 @@ def _view(session: InSession, context: InContext, cluster: clusters.Cluster) -> 
         nodes_leased=len(open_leases),
         nodes_joined=sum(lease.joined_at is not None for lease in open_leases),
         nodes_waiting=len(waiting),
-        **{
-            name: getattr(cluster, name)
-            for name in ClusterView.model_fields
-            if name in clusters.Cluster.model_fields
-        },
+        **{name: getattr(cluster, name) for name in ClusterView.model_fields if name in clusters.Cluster.model_fields},
     )

@@ -54,9 +54,7 @@ class DeviceView(BaseModel):
 @router.post("/invites", status_code=201)
 def invite(body: InviteRequest, session: InSession, caller: Provider) -> Invited:
     """Invite a device of one's own."""
-    return Invited(
-        token=devices.create_invite(session, account_id=caller.account_id, at=now_utc(), uses=body.uses)
-    )
+    return Invited(token=devices.create_invite(session, account_id=caller.account_id, at=now_utc(), uses=body.uses))
 
 
 @router.post("/devices/enrol")

@@ -54,7 +54,7 @@ class PayoutView(BaseModel):
 
 
 @router.get("/ledger/check")
-def check(session: InSession, caller: Finance) -> Proof:  # noqa: ARG001
+def check(session: InSession, caller: Finance) -> Proof:
     """Prove the trial balance and the holds from the transfers themselves."""
     found = ledger.check(session)
     return Proof(
@@ -75,14 +75,14 @@ def check(session: InSession, caller: Finance) -> Proof:  # noqa: ARG001
 
 
 @router.post("/payouts", status_code=201)
-def run(session: InSession, context: InContext, caller: Finance) -> list[PayoutView]:  # noqa: ARG001
+def run(session: InSession, context: InContext, caller: Finance) -> list[PayoutView]:
     """Reserve a payout for every provider that can be paid; the background sends them, each once."""
     reserved = payouts.reserve_due(session, minimum_cents=context.settings.payout_minimum_cents, at=now_utc())
     return [_view(payout) for payout in reserved]
 
 
 @router.get("/payouts")
-def all_payouts(session: InSession, caller: Finance) -> list[PayoutView]:  # noqa: ARG001
+def all_payouts(session: InSession, caller: Finance) -> list[PayoutView]:
     """List the newest payouts."""
     newest = select(payouts.Payout).order_by(col(payouts.Payout.created_at).desc()).limit(1000)
     return [_view(payout) for payout in session.exec(newest)]
@@ -92,7 +92,7 @@ def all_payouts(session: InSession, caller: Finance) -> list[PayoutView]:  # noq
 def report(
     name: Literal["payouts", "earnings", "summary"],
     session: InSession,
-    caller: Finance,  # noqa: ARG001
+    caller: Finance,
     start: Annotated[datetime, Query(alias="from")],
     end: Annotated[datetime, Query(alias="to")],
     form: Annotated[Literal["csv", "xlsx"], Query(alias="format")] = "csv",

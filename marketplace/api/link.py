@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import structlog
@@ -15,7 +16,7 @@ from billing.ids import now_utc
 from marketplace import devices, leases, offers
 from marketplace.context import Context
 from marketplace.database import transaction
-from marketplace.errors import SpareError
+from marketplace.errors import SpareError, Unauthenticated
 
 log = structlog.get_logger()
 router = APIRouter()
@@ -69,9 +70,7 @@ class Price(_Frame):
     reserve_micros_per_hour: int
 
 
-Frame = TypeAdapter[StateFrame | Leaving | Price](
-    Annotated[StateFrame | Leaving | Price, Field(discriminator="type")]
-)
+Frame = TypeAdapter[StateFrame | Leaving | Price](Annotated[StateFrame | Leaving | Price, Field(discriminator="type")])
 
 
 class Hub:
@@ -184,7 +183,7 @@ def _check(context: Context, hello: Hello, nonce: str) -> None:
     with context.sessions() as session:
         device = devices.device(session, hello.device_id)
         if not devices.verify(device.public_key, (devices.LINK_CONTEXT + nonce).encode(), hello.signature):
-            raise devices.Unauthenticated("the hello is not signed with the device's key")
+            raise Unauthenticated("the hello is not signed with the device's key")
 
 
 async def _hear(context: Context, device_id: str, socket: WebSocket, text: str) -> None:
@@ -194,7 +193,9 @@ async def _hear(context: Context, device_id: str, socket: WebSocket, text: str) 
         frame = Frame.validate_json(text)
         await run_in_threadpool(_apply, context, device_id, frame)
     except ValidationError as problem:
-        await socket.send_json({"type": "error", "detail": problem.errors(include_input=False, include_url=False)[0]["msg"]})
+        await socket.send_json(
+            {"type": "error", "detail": problem.errors(include_input=False, include_url=False)[0]["msg"]}
+        )
     except (SpareError, ValueError) as problem:
         await socket.send_json({"type": "error", "detail": str(problem)[:300]})
 
@@ -217,7 +218,15 @@ def _apply(context: Context, device_id: str, frame: StateFrame | Leaving | Price
         else:
             devices.seen(session, device_id, at=at)
             for node in frame.nodes:
-                leases.heard(session, device_id, node.lease_id, phase=node.phase, claimed_ms=node.claimed_ms, detail=node.detail, at=at)
+                leases.heard(
+                    session,
+                    device_id,
+                    node.lease_id,
+                    phase=node.phase,
+                    claimed_ms=node.claimed_ms,
+                    detail=node.detail,
+                    at=at,
+                )
 
 
 def _seen(context: Context, device_id: str, back: bool) -> None:
@@ -228,7 +237,5 @@ def _seen(context: Context, device_id: str, back: bool) -> None:
 
 
 async def _close(socket: WebSocket, code: int, reason: str) -> None:
-    try:
+    with suppress(RuntimeError):  # it was closed already
         await socket.close(code=code, reason=reason[:120])
-    except RuntimeError:
-        pass  # it was closed already

@@ -7,6 +7,7 @@ Here the key is checked and replaced by the cluster's own token, which the buyer
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -26,7 +27,16 @@ from marketplace.errors import Conflict, InvalidInput, Outage, SpareError
 log = structlog.get_logger()
 router = APIRouter(prefix="/v1/clusters/{cluster_id}/ray", tags=["ray"])
 UPLOAD_BYTES_MAX = 1 << 30
-_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "upgrade", "te", "trailer", "proxy-authorization", "host"}
+_HOP_BY_HOP = {
+    "connection",
+    "keep-alive",
+    "transfer-encoding",
+    "upgrade",
+    "te",
+    "trailer",
+    "proxy-authorization",
+    "host",
+}
 _OURS = {"authorization", "x-ray-authorization", "cookie"}
 _METHODS = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"]
 
@@ -45,7 +55,7 @@ async def pass_through(cluster_id: str, path: str, request: Request) -> Streamin
     upstream = client.build_request(
         request.method,
         f"{cluster.dashboard_url}/{path}",
-        params=request.query_params.multi_items(),
+        params=httpx.QueryParams(request.url.query),
         headers=_headers(request.headers.items(), context.ray_token(cluster_id)),
         content=request.stream() if request.method in ("POST", "PUT", "PATCH") else None,
     )
@@ -75,7 +85,9 @@ async def pass_websocket(cluster_id: str, path: str, socket: WebSocket) -> None:
     token = {"Authorization": f"Bearer {context.ray_token(cluster_id)}"}
     try:
         # The dashboard passes frames on as they come; compressed ones break it.
-        async with websockets.connect(url, additional_headers=token, max_size=None, proxy=None, compression=None) as upstream:
+        async with websockets.connect(
+            url, additional_headers=token, max_size=None, proxy=None, compression=None
+        ) as upstream:
             await socket.accept()
             tasks = [asyncio.create_task(_down(upstream, socket)), asyncio.create_task(_up(socket, upstream))]
             _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -84,10 +96,8 @@ async def pass_websocket(cluster_id: str, path: str, socket: WebSocket) -> None:
             await asyncio.gather(*tasks, return_exceptions=True)
     except (OSError, websockets.WebSocketException) as problem:
         log.info("log stream ended", cluster=cluster_id, problem=str(problem)[:200])
-    try:
+    with suppress(RuntimeError):  # the buyer closed first
         await socket.close()
-    except RuntimeError:
-        pass  # the buyer closed first
 
 
 def _reachable(context: Context, cluster_id: str, key: str | None) -> clusters.Cluster:

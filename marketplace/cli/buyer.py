@@ -62,8 +62,9 @@ def list_clusters(as_json: AsJson = False) -> None:
 def show_cluster(cluster_id: ClusterId, as_json: AsJson = False) -> None:
     """Show a cluster and what happened in it."""
     cluster = Market().open_cluster(cluster_id)
-    data = {"cluster": cluster.status(), "events": cluster.events()}
-    rows = [(event["at"][11:19], event["kind"], event["text"]) for event in data["events"]]
+    events = cluster.events()
+    rows = [(event["at"][11:19], event["kind"], event["text"]) for event in events]
+    data = {"cluster": cluster.status(), "events": events}
     show(data, as_json, lambda: table(repr(cluster), ("time", "what", ""), rows))
 
 
@@ -155,7 +156,15 @@ def receipt_table(data: dict[str, Any]) -> RenderableType:
 
 def _row(c: dict[str, Any]) -> tuple[str, ...]:
     money = (format_usd(c["committed_micros"]), format_usd(c["budget_micros"], 2))
-    return (c["cluster_id"], c["name"], c["state"], str(c["nodes_joined"]), str(c["nodes_waiting"]), *money, c["reason"])
+    return (
+        c["cluster_id"],
+        c["name"],
+        c["state"],
+        str(c["nodes_joined"]),
+        str(c["nodes_waiting"]),
+        *money,
+        c["reason"],
+    )
 
 
 def _price(micros: int | None) -> str:

@@ -64,7 +64,9 @@ def list_payouts(as_json: AsJson = False) -> None:
 def report(
     name: Annotated[str, typer.Argument(help="payouts, earnings or summary")],
     output: Annotated[Path, typer.Option(help="File to write, .csv or .xlsx")],
-    start: Annotated[str, typer.Option("--from", help="Like 2026-01-01T00:00:00+00:00; 31 days ago when left out")] = "",
+    start: Annotated[
+        str, typer.Option("--from", help="Like 2026-01-01T00:00:00+00:00; 31 days ago when left out")
+    ] = "",
     end: Annotated[str, typer.Option("--to", help="Up to, not including; now when left out")] = "",
     as_json: AsJson = False,
 ) -> None:

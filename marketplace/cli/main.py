@@ -1,8 +1,7 @@
 """Every command of ``spare``, by who uses it."""
 
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,8 +31,8 @@ app.add_typer(operator.accounts, name="account")
 
 @app.command()
 def serve(
-    port: Annotated[int, typer.Option(help="Port to listen on")] = 8440,
-    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 8440 when left out")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 when left out")] = None,
     home: Annotated[Path | None, typer.Option(help="Where the embedded database and the heads' files live")] = None,
     background: Annotated[bool, typer.Option(help="Do the background work in this process")] = True,
 ) -> None:
@@ -45,8 +44,8 @@ def serve(
 
 @app.command()
 def background(
-    port: Annotated[int, typer.Option(help="Port of the server that devices and heads dial")] = 8440,
-    host: Annotated[str, typer.Option(help="Address of that server")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Port of the server that devices and heads dial")] = None,
+    host: Annotated[str | None, typer.Option(help="Address of that server")] = None,
     home: Annotated[Path | None, typer.Option(help="Where the heads' files live")] = None,
 ) -> None:
     """Do the market's background work; several may run, one works at a time."""
@@ -66,10 +65,7 @@ def demo(
     raise typer.Exit(run(output, keep=keep))
 
 
-def _settings(port: int, host: str, home: Path | None) -> Settings:
-    given = {"port": port, "host": host} | ({"home": home} if home else {})
-    # What the environment says stands unless the command line says otherwise.
-    for name in ("port", "host"):
-        if f"SPARE_{name.upper()}" in os.environ and given[name] == {"port": 8440, "host": "127.0.0.1"}[name]:
-            del given[name]
-    return Settings(**given)
+def _settings(port: int | None, host: str | None, home: Path | None) -> Settings:
+    """Return the settings: what the command line says, else the environment, else the defaults."""
+    given: dict[str, Any] = {"port": port, "host": host, "home": home}
+    return Settings(**{name: value for name, value in given.items() if value is not None})

@@ -10,9 +10,7 @@ from marketplace.client import Api
 
 
 @command
-def invite(
-    uses: Annotated[int, typer.Option(help="How many devices it serves")] = 1, as_json: AsJson = False
-) -> None:
+def invite(uses: Annotated[int, typer.Option(help="How many devices it serves")] = 1, as_json: AsJson = False) -> None:
     """Make an invitation for a device of yours."""
     api = Api()
     found = api.call("POST", "/v1/invites", {"uses": uses})

@@ -99,7 +99,8 @@ class Cluster:
     def _repr_html_(self) -> str:
         why = self.why()
         rows = "".join(
-            f"<tr><td>{escape(event['at'][11:19])}</td><td>{escape(event['text'])}</td></tr>" for event in self.events()[-12:]
+            f"<tr><td>{escape(event['at'][11:19])}</td><td>{escape(event['text'])}</td></tr>"
+            for event in self.events()[-12:]
         )
         return f"<p><b>{escape(repr(self))}</b><br>{escape(why['summary'])}</p><table>{rows}</table>"
 
@@ -132,7 +133,9 @@ class Job:
         deadline = time.monotonic() + timeout_seconds
         for state in self.watch():
             if state not in FINISHED and time.monotonic() > deadline:
-                raise MarketError(f"job {self.id} is {state} after {timeout_seconds:.0f} s", self.cluster.why()["summary"])
+                raise MarketError(
+                    f"job {self.id} is {state} after {timeout_seconds:.0f} s", self.cluster.why()["summary"]
+                )
         if self.status() != "SUCCEEDED":
             raise MarketError(f"job {self.id} {self.status()}:\n{self.logs()[-2000:]}")
         return self.logs()

@@ -25,7 +25,7 @@ class Market:
         return found
 
     def top_up(self, amount: str) -> dict[str, Any]:
-        """Start a top-up such as ``"$5"`` and return it; pay at its ``url``. Raises InvalidInput for parts of a cent."""
+        """Start a top-up such as ``"$5"``; pay at its ``url``. Raises InvalidInput for parts of a cent."""
         cents, rest = divmod(parse_usd(amount), MICROS_PER_CENT)
         if rest:
             raise InvalidInput(f"{amount} is not a whole number of cents", hint="write it like $5 or 5.25")

@@ -71,7 +71,12 @@ class LocalMarket:
         }
         with (self.home / "server.log").open("ab") as log:
             self.server = subprocess.Popen(
-                [SPARE, "serve"], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                [SPARE, "serve"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         wait_for(self._answers, START_SECONDS, f"the server (see {self.home / 'server.log'})")
 
@@ -210,7 +215,7 @@ def wait_for(condition: Callable[[], Any], timeout_seconds: float, what: str, *,
 def running(*, settings: Mapping[str, str] | None = None, home: Path | None = None) -> Iterator[LocalMarket]:
     """Run a market until the block ends; then nothing of it is left, its files included unless ``home`` is given."""
     # Unix sockets allow some hundred characters of path, so the home is short.
-    folder = home or Path(tempfile.mkdtemp(prefix="spare-", dir="/tmp"))  # noqa: S108
+    folder = home or Path(tempfile.mkdtemp(prefix="spare-", dir="/tmp"))
     market = LocalMarket(folder, free_port(), {"SPARE_TICK_SECONDS": "1", **(settings or {})})
     try:
         market.start()
@@ -231,5 +236,3 @@ def free_port() -> int:
                 return port
             except OSError:
                 continue
-
-

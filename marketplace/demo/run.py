@@ -17,7 +17,9 @@ from marketplace.demo.story import Story
 def run(output: Path, *, keep: bool, console: Console | None = None) -> int:
     """Play the demo, print the tables, and return the exit code; with ``keep``, serve on until Ctrl-C."""
     screen = Screen(console)
-    screen.console.print("[bold]Spare[/bold]: a whole market on this machine. Payments go to a Stripe fake on loopback.")
+    screen.console.print(
+        "[bold]Spare[/bold]: a whole market on this machine. Payments go to a Stripe fake on loopback."
+    )
     with local_market.running(settings=story.SETTINGS) as market:
         with screen:
             screen.done(f"The market serves at {market.url} on its own PostgreSQL")
@@ -42,7 +44,9 @@ def _every_cent(told: Story) -> Table:
     rows: list[tuple[str, str, str]] = [("Bob topped up", story.TOP_UP + ".000000", "Checkout Session, paid")]
     spent = told.receipt.charge_micros
     rows.append(("  still Bob's", format_usd(told.wallet["available_micros"]), "to spend or to be refunded"))
-    rows.append(("  charged to Bob", format_usd(spent), f"{told.receipt.data['totals']['verified_ms'] / 1000:.1f} s verified"))
+    rows.append(
+        ("  charged to Bob", format_usd(spent), f"{told.receipt.data['totals']['verified_ms'] / 1000:.1f} s verified")
+    )
     for name, earned in told.earnings.items():
         paid, rest = earned["paid_micros"], earned["payable_micros"] + earned["pending_micros"]
         rows.append((f"    {name} earned", format_usd(paid + rest), ""))
@@ -61,7 +65,9 @@ def _keep(market: local_market.LocalMarket, told: Story, console: Console) -> No
     console.print(f"\nThe market runs on at {market.url} (API: {market.url}/docs). Ctrl-C ends it. Keys:")
     for name, account in told.accounts.items():
         for role, key in account["keys"].items():
-            console.print(f"  {name} ({role}): SPARE_URL={market.url} SPARE_API_KEY={key}", highlight=False, soft_wrap=True)
+            console.print(
+                f"  {name} ({role}): SPARE_URL={market.url} SPARE_API_KEY={key}", highlight=False, soft_wrap=True
+            )
     try:
         while True:
             time.sleep(1)

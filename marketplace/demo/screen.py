@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: its steps, the devices, the job's tiles. Plain lines where there is no terminal."""
+"""What the demo shows while it runs: steps, devices, tiles; plain lines where there is no terminal."""
 
 import time
 from types import TracebackType
@@ -20,7 +20,9 @@ class Screen:
         self._done: list[tuple[str, float]] = []
         self._now = ""
         self._devices: dict[str, str] = {}
-        self._tiles = Progress(TextColumn("   tiles"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[where]}"))
+        self._tiles = Progress(
+            TextColumn("   tiles"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[where]}")
+        )
         self._task = self._tiles.add_task("tiles", total=None, visible=False, where="")
         self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=8, transient=True)
 

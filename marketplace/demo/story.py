@@ -60,7 +60,9 @@ def play(market: LocalMarket, screen: Screen, output: Path) -> Story:
     market.top_up(buyer, TOP_UP)
     screen.done(f"Bob paid {TOP_UP} through a Checkout Session of the Stripe fake")
     screen.step("Bob's cluster opens: its own Ray head, sandboxed")
-    cluster = buyer.cluster(max_price=MAX_PRICE, budget=BUDGET, nodes=len(DEVICES), idle_timeout_seconds=60, name="demo")
+    cluster = buyer.cluster(
+        max_price=MAX_PRICE, budget=BUDGET, nodes=len(DEVICES), idle_timeout_seconds=60, name="demo"
+    )
     cluster.wait_ready()
     screen.done(f"Cluster {cluster.id}: at most {MAX_PRICE} a node, budget {BUDGET}")
     job = cluster.submit(ENTRYPOINT, working_dir=str(folder))
@@ -137,7 +139,9 @@ def _show_devices(screen: Screen, cluster: Cluster) -> None:
         if lease["state"] == "open":
             price = format_usd(lease["price_micros_per_hour"], 2)
             state = "runs" if lease["claimed_ms"] else "joins"
-            screen.device(lease["device_name"], f"{state} at {price} a compute-hour × {lease['score_millis'] / 1000:.2f}")
+            screen.device(
+                lease["device_name"], f"{state} at {price} a compute-hour × {lease['score_millis'] / 1000:.2f}"
+            )
 
 
 def pay(market: LocalMarket, screen: Screen, story: Story) -> None:

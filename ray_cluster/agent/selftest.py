@@ -1,4 +1,4 @@
-"""Can this device serve? Named checks, each with what was found and how to mend it."""
+"""Whether this device can serve: named checks, each with what was found and how to mend it."""
 
 import shutil
 import subprocess

@@ -46,8 +46,8 @@ def judge(
 
     The clock starts at the first passed check of a node seen alive; from there run windows of ``window_ms``. A window
     is verified when the node was alive throughout and it lies between two passed checks with no failed one between
-    them; failed when there is a failed one; else unknown. One that is not verified is cut at the last passed check up to
-    which it is, so a lost device loses only what came after.
+    them; failed when there is a failed one; else unknown. One that is not verified is cut at the last passed check up
+    to which it is, so a lost device loses only what came after.
 
     While the lease is not ``closed``, windows that may still become verified are left out. Given that readings, and
     likewise probes, become known in the order of their times (so: one probe of a node at a time), what is verified
