@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime, timedelta
 
 import httpx
@@ -57,13 +56,22 @@ class Background:
     def _run(self) -> None:
         """Stand by until the leader's lock is free, then work for as long as the connection that holds it lives."""
         while not self._stop.is_set():
-            with suppress(Exception), self._engine.connect() as connection:
-                held = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LEADER_LOCK}).scalar()
-                connection.commit()
-                if held:
-                    self._lead(connection)
+            try:
+                with self._engine.connect() as connection:
+                    self._stand_by(connection)
+            except Exception:
+                log.exception("the background work stands still")
             leading.set(0)
             self._stop.wait(1.0)
+
+    def _stand_by(self, connection: Connection) -> None:
+        held = connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LEADER_LOCK}).scalar()
+        connection.commit()
+        if held:
+            try:
+                self._lead(connection)
+            finally:
+                connection.invalidate()  # the lock goes with the connection, never back to the pool
 
     def _lead(self, connection: Connection) -> None:
         leading.set(1)

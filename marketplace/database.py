@@ -3,9 +3,11 @@
 import warnings
 from pathlib import Path
 
-from sqlalchemy import DateTime, Engine, create_engine
+from sqlalchemy import DateTime, Engine, ExceptionContext, create_engine, event
+from sqlalchemy.exc import DataError
 from sqlmodel import Session
 
+from billing.errors import InvalidInput
 from billing.sessions import Sessions, transaction
 
 __all__ = ["Sessions", "engine_for", "sessions_for", "start_embedded", "transaction"]
@@ -39,9 +41,17 @@ def engine_for(url: str) -> Engine:
     scheme, _, rest = url.partition("://")
     if not scheme.startswith("postgres"):
         raise ValueError(f"only PostgreSQL is supported, not {scheme!r}; set SPARE_DATABASE_URL=postgresql://…")
-    return create_engine(f"postgresql+psycopg://{rest}", pool_size=10, max_overflow=30, pool_pre_ping=True)
+    engine = create_engine(f"postgresql+psycopg://{rest}", pool_size=10, max_overflow=30, pool_pre_ping=True)
+    event.listen(engine, "handle_error", _refuse_bad_data)
+    return engine
 
 
 def sessions_for(engine: Engine) -> Sessions:
     """Return what opens sessions on ``engine``."""
     return lambda: Session(engine, expire_on_commit=False)
+
+
+def _refuse_bad_data(context: ExceptionContext) -> None:
+    """Say for every door at once that a value, such as a text with a zero byte, cannot be kept by PostgreSQL."""
+    if isinstance(context.sqlalchemy_exception, DataError):
+        raise InvalidInput("a value is out of range or holds a character that cannot be kept")

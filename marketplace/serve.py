@@ -12,7 +12,7 @@ import uvicorn
 from sqlalchemy import Engine
 
 from billing.stripe_gateway import StripeGateway
-from marketplace import database, migrate
+from marketplace import accounts, database, migrate
 from marketplace.api.app import create_app
 from marketplace.background import Background
 from marketplace.context import Context, secret_under
@@ -79,6 +79,11 @@ def with_stripe(settings: Settings, secret: str) -> Settings:
     if settings.stripe_api_key.get_secret_value():
         return settings
     port = _fake_port(settings.home)
+    # The fake's arguments are in the process list: keys of its own, from which nothing of the market's follows.
+    platform_key, connect_key = (
+        f"whsec_{accounts.derived_secret(secret.encode(), f'stripe-fake:{endpoint}')[:24]}"
+        for endpoint in ("platform", "connect")
+    )
     detached.start(
         settings.home,
         FAKE,
@@ -86,8 +91,8 @@ def with_stripe(settings: Settings, secret: str) -> Settings:
             *(sys.executable, "-m", "billing.testing.stripe_fake", "--port", str(port)),
             *("--webhook-url", f"{settings.url}/v1/stripe/webhooks/platform"),
             *("--connect-webhook-url", f"{settings.url}/v1/stripe/webhooks/connect"),
-            *("--webhook-secret", f"whsec_{secret[:24]}"),
-            *("--connect-webhook-secret", f"whsec_{secret[-24:]}"),
+            *("--webhook-secret", platform_key),
+            *("--connect-webhook-secret", connect_key),
             *("--state", str(settings.home / "stripe-fake.json")),
         ],
         {"PATH": "/usr/bin:/bin"},
@@ -96,8 +101,8 @@ def with_stripe(settings: Settings, secret: str) -> Settings:
         update={
             "stripe_api_key": type(settings.stripe_api_key)("sk_test_fake"),
             "stripe_api_base": f"http://127.0.0.1:{port}",
-            "stripe_webhook_secret": type(settings.stripe_api_key)(f"whsec_{secret[:24]}"),
-            "stripe_connect_webhook_secret": type(settings.stripe_api_key)(f"whsec_{secret[-24:]}"),
+            "stripe_webhook_secret": type(settings.stripe_api_key)(platform_key),
+            "stripe_connect_webhook_secret": type(settings.stripe_api_key)(connect_key),
         }
     )
 

@@ -11,7 +11,7 @@ from billing.ids import now_utc
 from marketplace import bids, clusters, leases, receipts, why
 from marketplace.accounts import Caller
 from marketplace.api.doors import Anyone, Buyer, Head, InContext, InSession
-from marketplace.errors import Forbidden
+from marketplace.errors import Conflict, Forbidden
 
 router = APIRouter(prefix="/v1/clusters", tags=["clusters"])
 
@@ -39,6 +39,13 @@ class ClusterView(BaseModel):
     created_at: datetime
     ready_at: datetime | None
     stopped_at: datetime | None
+
+
+class Access(BaseModel):
+    """What Ray's tools need where they speak to the head itself, such as ``ray status``: for this one cluster alone."""
+
+    head_address: str
+    ray_token: str
 
 
 class EventView(BaseModel):
@@ -123,6 +130,15 @@ def events(
         EventView(**event.model_dump(exclude={"cluster_id"}))
         for event in clusters.events(session, cluster_id, after=after)
     ]
+
+
+@router.get("/{cluster_id}/access")
+def access(cluster_id: str, session: InSession, context: InContext, caller: Buyer) -> Access:
+    """Return the head's address and the cluster's own Ray token."""
+    cluster = clusters.cluster(session, cluster_id, account_id=caller.account_id)
+    if cluster.state != "running":
+        raise Conflict(f"the cluster is {cluster.state}", hint=cluster.reason or "wait until it is running")
+    return Access(head_address=cluster.head_address, ray_token=context.ray_token(cluster_id))
 
 
 @router.get("/{cluster_id}/why")

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1", tags=["devices"])
 class InviteRequest(BaseModel):
     """How many devices an invitation serves."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     uses: int = Field(default=1, ge=1, le=1000)
 

@@ -68,6 +68,21 @@ def show_cluster(cluster_id: ClusterId, as_json: AsJson = False) -> None:
     show(data, as_json, lambda: table(repr(cluster), ("time", "what", ""), rows))
 
 
+@clusters.command("access")
+@command
+def access(cluster_id: ClusterId, as_json: AsJson = False) -> None:
+    """Print what `ray status` needs to reach the head itself; for eval."""
+    found = Market().open_cluster(cluster_id).access()
+    lines = (
+        f"export RAY_ADDRESS={found['head_address']} RAY_AUTH_MODE=token RAY_AUTH_TOKEN={found['ray_token']}"
+        " RAY_USAGE_STATS_ENABLED=0"
+    )
+    if as_json:
+        show(found, as_json, lambda: "")
+    else:
+        typer.echo(lines)
+
+
 @clusters.command("stop")
 @command
 def stop_cluster(cluster_id: ClusterId, as_json: AsJson = False) -> None:

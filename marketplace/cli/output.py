@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, ParamSpec
 
 import typer
+from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 
@@ -44,7 +45,7 @@ def show(data: Any, as_json: bool, table: Callable[[], RenderableType]) -> None:
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
     """Return a table; the columns named in ``right`` are aligned to the right."""
-    made = Table(title=title, title_justify="left", title_style="bold")
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
         made.add_column(heading, justify="right" if heading in right else "left")
     for row in rows:

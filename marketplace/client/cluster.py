@@ -38,6 +38,11 @@ class Cluster:
         """What Ray's Jobs tools take as ``--address``; the token is the market's key."""
         return f"{self._api.url}{self._path}/ray"
 
+    def access(self) -> dict[str, str]:
+        """Return ``head_address`` and ``ray_token``, for tools that speak to the head, such as ``ray status``."""
+        found: dict[str, str] = self._api.call("GET", f"{self._path}/access")
+        return found
+
     def status(self) -> dict[str, Any]:
         """Return the cluster's state, limits, nodes and what is committed, as the market has it now."""
         found: dict[str, Any] = self._api.call("GET", self._path)

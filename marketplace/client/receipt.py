@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from billing.money import format_usd
+from billing.money import decimal_text, format_usd
 
-HEADINGS = ("device", "price /CU-h", "speed", "claimed", "verified", "charge", "earning", "fee")
+HEADINGS = ("device", "$/h×speed", "claimed", "verified", "charge $", "earning $", "fee $")
 UNPAID_HEADINGS = ("device", "seconds", "verdict", "why")
 
 
@@ -30,8 +30,8 @@ class Receipt:
     def rows(self) -> list[tuple[str, ...]]:
         """Return the leases as text cells under ``HEADINGS``, the totals last."""
         totals = self.data["totals"]
-        money = [format_usd(totals[key]) for key in ("charge_micros", "earning_micros", "fee_micros")]
-        total = ("total", "", "", _s(totals["claimed_ms"]), _s(totals["verified_ms"]), *money)
+        money = [decimal_text(totals[key]) for key in ("charge_micros", "earning_micros", "fee_micros")]
+        total = ("total", "", _s(totals["claimed_ms"]), _s(totals["verified_ms"]), *money)
         return [*(_row(lease) for lease in self.data["leases"]), total]
 
     def unpaid_rows(self) -> list[tuple[str, ...]]:
@@ -58,13 +58,12 @@ class Receipt:
 def _row(lease: dict[str, Any]) -> tuple[str, ...]:
     return (
         lease["device_name"],
-        format_usd(lease["price_micros_per_hour"]),
-        f"× {lease['score_millis'] / 1000:.2f}",
+        f"{decimal_text(lease['price_micros_per_hour'], 4)}×{lease['score_millis'] / 1000:.2f}",
         _s(lease["claimed_ms"]),
         _s(lease["verified_ms"]),
-        format_usd(lease["charge_micros"]),
-        format_usd(lease["earning_micros"]),
-        format_usd(lease["fee_micros"]),
+        decimal_text(lease["charge_micros"]),
+        decimal_text(lease["earning_micros"]),
+        decimal_text(lease["fee_micros"]),
     )
 
 
