@@ -21,6 +21,8 @@ from marketplace.leases import Lease
 
 log = structlog.get_logger()
 STEP_SECONDS = 0.25
+STALL = timedelta(seconds=4)
+"""A pause between two steps of more than this was a pause of the whole machine or process."""
 SETTLE_OPEN_SECONDS = 5
 _LEADER_LOCK = 0x5350415246
 
@@ -75,14 +77,33 @@ class Background:
 
     def _lead(self, connection: Connection) -> None:
         leading.set(1)
-        self._listening_since = now_utc()
-        while not self._stop.wait(STEP_SECONDS):
-            connection.execute(text("SELECT 1"))  # raises when the lock's connection is gone: another leads now
-            connection.commit()
-            self.step(now_utc())
+        self._listening_since = stepped_at = now_utc()
+        over = threading.Event()
+        # Ends with the process: what it calls may not answer for long, and it can be killed at any instruction.
+        threading.Thread(target=self._call_outside, args=(over,), name="background-outside", daemon=True).start()
+        try:
+            while not self._stop.wait(STEP_SECONDS):
+                connection.execute(text("SELECT 1"))  # raises when the lock's connection is gone: another leads now
+                connection.commit()
+                at = now_utc()
+                if at - stepped_at > STALL:
+                    self._listening_since = at  # we stood still, and heard nobody meanwhile
+                self.step_inside(at)
+                stepped_at = at
+        finally:
+            over.set()
+
+    def _call_outside(self, over: threading.Event) -> None:
+        while not over.wait(STEP_SECONDS):
+            self.step_outside(now_utc())
 
     def step(self, at: datetime) -> None:
         """Do every duty that is due."""
+        self.step_inside(at)
+        self.step_outside(at)
+
+    def step_inside(self, at: datetime) -> None:
+        """Do what is due of the market's own duties: they never wait for anything but the database and the heads."""
         context, settings = self._context, self._context.settings
         silence = timedelta(milliseconds=settings.device_silence_ms_max)
         heard_since = at - silence
@@ -96,6 +117,10 @@ class Background:
             lambda: exchange.tick(context.sessions, settings, at=at, secret=context.secret, devices_since=heard_since),
         )
         self._do("settle", 0.5, lambda: _settle(context, at))
+
+    def step_outside(self, at: datetime) -> None:
+        """Do what is due of the duties that call others, who may take a minute: no clearing waits for them."""
+        context = self._context
         self._do("webhooks", 0.5, lambda: webhooks.process(context.sessions, context.gateway, at=at))
         self._do("payouts", 0.5, lambda: payouts.send_due(context.sessions, context.gateway, at=at))
         self._do("payouts-unsure", 30, lambda: payouts.reconcile_ambiguous(context.sessions, context.gateway, at=at))

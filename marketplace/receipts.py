@@ -56,7 +56,8 @@ def _line(session: Session, lease: Lease) -> dict[str, Any]:
     device = session.get(Device, lease.device_id)
     earning = session.get(LeaseEarning, lease.id)
     unpaid = settlement.unpaid_by_reason(settlement.windows_of(session, lease.id))
-    leased_ms = int((lease.ends_at - lease.started_at).total_seconds() * 1000) if lease.state != "open" else None
+    # As the windows count: whole milliseconds of the clock, so that verified and unpaid add up to it.
+    leased_ms = _ms(lease.ends_at) - _ms(lease.started_at) if lease.state != "open" else None
     return {
         "lease_id": lease.id,
         "node_id": lease.bid_id,
@@ -84,3 +85,7 @@ def _line(session: Session, lease: Lease) -> dict[str, Any]:
         "fee_micros": lease.charge_micros - lease.earning_micros,
         "payout_id": earning.payout_id if earning else None,
     }
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)

@@ -25,6 +25,7 @@ FAKE = "stripe-fake"
 @contextmanager
 def market(settings: Settings) -> Iterator[tuple[Context, Engine]]:
     """Start what a market stands on: the database with its newest schema, Stripe or its fake, the secret."""
+    _log_plainly()
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     url = settings.database_url or database.start_embedded(settings.home)
     engine = database.engine_for(url)
@@ -110,6 +111,18 @@ def with_stripe(settings: Settings, secret: str) -> Settings:
 def stop_fake(home: Path) -> None:
     """End the Stripe fake of this home, if one runs."""
     detached.stop(home, FAKE)
+
+
+def _log_plainly() -> None:
+    """Write tracebacks without the values of variables, as structlog would by default: those hold keys."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.dev.set_exc_info,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
+    )
 
 
 def _fake_port(home: Path) -> int:

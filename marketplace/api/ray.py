@@ -52,15 +52,17 @@ async def pass_through(cluster_id: str, path: str, request: Request) -> Streamin
         raise InvalidInput(f"an upload has at most {UPLOAD_BYTES_MAX} bytes", hint="put large data into object storage")
     submits = request.method == "POST" and path.strip("/") == "api/jobs"
     client: httpx.AsyncClient = request.app.state.heads
-    upstream = client.build_request(
-        request.method,
-        f"{cluster.dashboard_url}/{path}",
-        params=httpx.QueryParams(request.url.query),
-        headers=_headers(request.headers.items(), context.ray_token(cluster_id)),
-        content=request.stream() if request.method in ("POST", "PUT", "PATCH") else None,
-    )
     try:
+        upstream = client.build_request(
+            request.method,
+            f"{cluster.dashboard_url}/{path}",
+            params=httpx.QueryParams(request.url.query),
+            headers=_headers(request.headers.items(), context.ray_token(cluster_id)),
+            content=request.stream() if request.method in ("POST", "PUT", "PATCH") else None,
+        )
         answer = await client.send(upstream, stream=True)
+    except httpx.InvalidURL as problem:
+        raise InvalidInput(f"this path cannot be asked for: {problem}") from problem
     except httpx.HTTPError as problem:
         raise Outage(f"the cluster's head does not answer: {type(problem).__name__}", hint="try again") from problem
     if submits and answer.is_success:

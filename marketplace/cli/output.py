@@ -8,6 +8,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 from rich import box
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from billing.errors import SpareError
@@ -27,9 +28,10 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
         try:
             function(*args, **kwargs)
         except (SpareError, MarketError) as error:
-            errors.print(f"[red]{error.message}[/red]", highlight=False)
+            # Plain text, unbroken: what a hint says is there to be pasted, square brackets and all.
+            errors.print(error.message, style="red", markup=False, highlight=False, soft_wrap=True)
             if error.hint:
-                errors.print(f"  {error.hint}", highlight=False)
+                errors.print(f"  {error.hint}", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(1) from error
 
     return wrapped
@@ -40,14 +42,16 @@ def show(data: Any, as_json: bool, table: Callable[[], RenderableType]) -> None:
     if as_json:
         typer.echo(json.dumps(data, indent=2, default=str))
     else:
-        console.print(table())
+        made = table()
+        plain = isinstance(made, str)
+        console.print(made, markup=not plain, highlight=not plain, soft_wrap=plain)
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
-    """Return a table; the columns named in ``right`` are aligned to the right."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    """Return a table; the columns named in ``right`` are aligned to the right. Cells are text, whatever it holds."""
+    made = Table(title=escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
         made.add_column(heading, justify="right" if heading in right else "left")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(escape(cell) for cell in row))
     return made
