@@ -18,11 +18,16 @@ from marketplace import clusters, exchange, jobs, lifecycle, settlement
 from marketplace.context import Context
 from marketplace.database import transaction
 from marketplace.leases import Lease
+from marketplace.wakeups import Listener
 
 log = structlog.get_logger()
-STEP_SECONDS = 0.25
+STEP_SECONDS = 0.5
+"""The longest between two looks; a wake-up makes it at once."""
+INSIDE, OUTSIDE = ("clusters", "leases", "tick", "settle"), ("webhooks", "payouts", "jobs")
 STALL = timedelta(seconds=4)
-"""A pause between two steps of more than this was a pause of the whole machine or process."""
+"""A pause between two beats of more than this was one of the whole process or machine."""
+RECONNECT = timedelta(seconds=6)
+"""How long devices may take to come back to a market that was away; a renewal cleared before would be lost."""
 SETTLE_OPEN_SECONDS = 5
 _LEADER_LOCK = 0x5350415246
 
@@ -38,22 +43,34 @@ class Background:
         self._context = context
         self._engine = engine
         self._stop = threading.Event()
+        self._woken = {INSIDE: threading.Event(), OUTSIDE: threading.Event()}
+        self._listener = Listener(engine, self._wake)
         self._thread = threading.Thread(target=self._run, name="background")
         self._due: dict[str, float] = {}
-        self._listening_since = now_utc()
+        self._listening_since = self._beat_at = now_utc()
 
     def start(self) -> None:
         """Begin in a thread of its own."""
+        self._listener.start()
         self._thread.start()
 
     def stop(self) -> None:
         """End after the step that runs now."""
         self._stop.set()
+        self._wake()
         self._thread.join()
+        self._listener.stop()
 
-    def run(self) -> None:
-        """Work in this thread until ``stop``."""
-        self._run()
+    def _wake(self) -> None:
+        for woken in self._woken.values():
+            woken.set()
+
+    def _pause(self, duties: tuple[str, ...]) -> None:
+        """Wait for the next look. When woken something has changed, and every one of these duties is due."""
+        if self._woken[duties].wait(STEP_SECONDS):
+            self._woken[duties].clear()
+            for name in duties:
+                self._due.pop(name, None)
 
     def _run(self) -> None:
         """Stand by until the leader's lock is free, then work for as long as the connection that holds it lives."""
@@ -77,25 +94,36 @@ class Background:
 
     def _lead(self, connection: Connection) -> None:
         leading.set(1)
-        self._listening_since = stepped_at = now_utc()
+        self._listening_since = self._beat_at = now_utc()
         over = threading.Event()
-        # Ends with the process: what it calls may not answer for long, and it can be killed at any instruction.
-        threading.Thread(target=self._call_outside, args=(over,), name="background-outside", daemon=True).start()
+        # They end with the process: what is called may not answer for long, and can be killed at any instruction.
+        for work in self._keep_outside, self._keep_beating:
+            threading.Thread(target=work, args=(over,), name="background", daemon=True).start()
         try:
-            while not self._stop.wait(STEP_SECONDS):
+            while not self._stop.is_set():
+                self._pause(INSIDE)
                 connection.execute(text("SELECT 1"))  # raises when the lock's connection is gone: another leads now
                 connection.commit()
                 at = now_utc()
-                if at - stepped_at > STALL:
-                    self._listening_since = at  # we stood still, and heard nobody meanwhile
+                self._beat(at)
                 self.step_inside(at)
-                stepped_at = at
         finally:
             over.set()
 
-    def _call_outside(self, over: threading.Event) -> None:
-        while not over.wait(STEP_SECONDS):
+    def _keep_outside(self, over: threading.Event) -> None:
+        while not over.is_set():
+            self._pause(OUTSIDE)
             self.step_outside(now_utc())
+
+    def _keep_beating(self, over: threading.Event) -> None:
+        while not over.wait(STEP_SECONDS):
+            self._beat(now_utc())
+
+    def _beat(self, at: datetime) -> None:
+        """Notice that this process, or the machine, stood still: it heard nobody meanwhile, which is nobody's fault."""
+        if at - self._beat_at > STALL:
+            self._listening_since = at
+        self._beat_at = at
 
     def step(self, at: datetime) -> None:
         """Do every duty that is due."""
@@ -109,20 +137,23 @@ class Background:
         heard_since = at - silence
         # A market that was down itself gives devices the same time to come back.
         gone_since = heard_since if at - self._listening_since > silence else datetime.min.replace(tzinfo=at.tzinfo)
-        self._do("clusters", 0.25, lambda: lifecycle.step_clusters(context, at=at))
-        self._do("leases", 0.25, lambda: lifecycle.step_leases(context, at=at, heard_since=gone_since))
-        self._do(
-            "tick",
-            min(0.25, settings.tick_seconds),
-            lambda: exchange.tick(context.sessions, settings, at=at, secret=context.secret, devices_since=heard_since),
-        )
-        self._do("settle", 0.5, lambda: _settle(context, at))
+        self._do("clusters", 0.5, lambda: lifecycle.step_clusters(context, at=at))
+        self._do("leases", 0.5, lambda: lifecycle.step_leases(context, at=at, heard_since=gone_since))
+        if at - self._listening_since > RECONNECT:
+            self._do(
+                "tick",
+                0.5,
+                lambda: exchange.tick(
+                    context.sessions, settings, at=at, secret=context.secret, devices_since=heard_since
+                ),
+            )
+        self._do("settle", 1.0, lambda: _settle(context, at))
 
     def step_outside(self, at: datetime) -> None:
         """Do what is due of the duties that call others, who may take a minute: no clearing waits for them."""
         context = self._context
-        self._do("webhooks", 0.5, lambda: webhooks.process(context.sessions, context.gateway, at=at))
-        self._do("payouts", 0.5, lambda: payouts.send_due(context.sessions, context.gateway, at=at))
+        self._do("webhooks", 2.0, lambda: webhooks.process(context.sessions, context.gateway, at=at))
+        self._do("payouts", 2.0, lambda: payouts.send_due(context.sessions, context.gateway, at=at))
         self._do("payouts-unsure", 30, lambda: payouts.reconcile_ambiguous(context.sessions, context.gateway, at=at))
         self._do("jobs", 1.0, lambda: _poll_jobs(context, at))
 

@@ -10,6 +10,7 @@ from sqlmodel import Field, Session, SQLModel, col, func, select
 from marketplace import clusters, device_classes
 from marketplace.database import UTC_TIME
 from marketplace.errors import Conflict, InvalidInput, NotFound
+from marketplace.wakeups import wake
 
 KEEP_PLACE_SECONDS = 120
 """Ray gives up a node that stays pending for minutes and asks anew: the new bid takes the old one's place."""
@@ -77,6 +78,7 @@ def place(
         known[node_id] = bid
     session.flush()
     if new:
+        wake(session)
         text = f"bid for {len(new)} × {device_class}"
         clusters.note(session, cluster_id, "bid", text, at=at, nodes=new)
     return [known[node_id] for node_id in node_ids]

@@ -14,6 +14,7 @@ from billing.money import format_usd
 from marketplace import device_classes
 from marketplace.database import UTC_TIME
 from marketplace.errors import Conflict, InsufficientCredit, InvalidInput, NotFound
+from marketplace.wakeups import wake
 
 State = Literal["starting", "running", "stopping", "stopped"]
 LIVE = ("starting", "running", "stopping")
@@ -134,6 +135,7 @@ def open_cluster(
     session.add(cluster)
     session.flush()
     limit = format_usd(request.max_price_micros_per_hour)
+    wake(session)
     note(
         session,
         cluster.id,
@@ -168,6 +170,7 @@ def stop(session: Session, cluster_id: str, reason: str, *, at: datetime) -> Clu
     if found.state in ("starting", "running"):
         found.state, found.reason, found.stopping_at = "stopping", reason, at
         session.add(found)
+        wake(session)
         note(session, cluster_id, "stopping", f"stopping: {reason}", at=at)
     return found
 

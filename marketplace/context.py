@@ -8,6 +8,8 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from sqlalchemy import Engine
+
 from billing.gateway import Gateway
 from marketplace import accounts
 from marketplace.clusters import Cluster
@@ -24,6 +26,14 @@ class Context:
     sessions: Sessions
     gateway: Gateway
     secret: bytes
+
+    @property
+    def engine(self) -> Engine:
+        """The engine on which sessions are opened."""
+        with self.sessions() as session:
+            bind = session.get_bind()
+        assert isinstance(bind, Engine)
+        return bind
 
     @property
     def versions(self) -> tuple[str, str]:

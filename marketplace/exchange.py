@@ -23,6 +23,7 @@ from marketplace.database import UTC_TIME, Sessions, transaction
 from marketplace.devices import Device
 from marketplace.leases import Lease
 from marketplace.settings import Settings
+from marketplace.wakeups import wake
 
 _LOCK = 0x5350415245  # one advisory lock of our own: nobody else clears meanwhile
 
@@ -85,6 +86,10 @@ def tick(sessions: Sessions, settings: Settings, *, at: datetime, secret: bytes,
 def freeze(session: Session, settings: Settings, *, at: datetime, devices_since: datetime) -> Frozen:
     """Read every order that may take part in this tick."""
     frozen = Frozen()
+    # Clusters first, then leases, then bids: everybody locks in this order, so nobody waits in a circle.
+    wanted = select(bids.Bid.cluster_id).where(bids.Bid.state == "standing")
+    locked = select(Cluster.id).where(Cluster.state == "running", col(Cluster.id).in_(wanted)).order_by(Cluster.id)
+    session.exec(locked.with_for_update(key_share=True)).all()
     scores = _supply(session, frozen, settings, at=at, devices_since=devices_since)
     by_cluster: defaultdict[str, list[Entry]] = defaultdict(list)
     for entry in frozen.entries.values():
@@ -224,7 +229,10 @@ def _open_lease(
     entry, (_, device) = frozen.entries[award.bid_id], frozen.devices[award.ask_id]
     old = entry.renews
     if old is not None and old.device_id != device.id:
-        return  # a running node cannot move: its lease ends, and Ray asks for another
+        # Its lease ends, and Ray asks for another node.
+        text_ = f"its bid won {device.name}, which asks less, and a running node cannot move"
+        _lose(session, entry, {"code": "cheaper_device", "text": text_})
+        return
     if old is None and device.id in frozen.due:
         free_in = (frozen.due[device.id].ends_at - at).total_seconds()
         _lose(session, entry, {"code": "not_free_yet", "text": f"won {device.name}, which is free in {free_in:.0f} s"})
@@ -261,6 +269,7 @@ def _open_lease(
     entry.bid.state, entry.bid.last_loss, entry.bid.lost_clearings = "leased", None, 0
     session.add_all([lease, entry.bid])
     session.flush()
+    wake(session)
     verb = "renewed" if old else "awarded"
     text_ = (
         f"{verb} {device.name} ({lease.device_class}) at {money.format_usd(award.price_micros)} a compute-hour "
@@ -303,7 +312,7 @@ def _give_notice(session: Session, entries: Iterable[Entry], at: datetime) -> No
         if entry.renews is None:
             continue
         lease = leases.lock(session, entry.renews.id)
-        why = (entry.bid.last_loss or {}).get("text", "another bid won its device")
+        why = (entry.bid.last_loss or {}).get("text", "it lost its device")
         lease.notice = f"not renewed: {why}"
         session.add(lease)
         clusters.note(session, lease.cluster_id, "notice", lease.notice, at=at, lease=lease.id, node=lease.bid_id)

@@ -9,6 +9,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 from marketplace import bids, clusters
 from marketplace.database import UTC_TIME
 from marketplace.devices import Device
+from marketplace.wakeups import wake
 
 
 class Lease(SQLModel, table=True):
@@ -103,6 +104,7 @@ def close(session: Session, lease_id: str, reason: str, *, at: datetime) -> bool
     clusters.note(
         session, lease.cluster_id, "lease-ended", f"{name}: {reason}", at=at, lease=lease.id, node=lease.bid_id
     )
+    wake(session)
     session.flush()
     return True
 

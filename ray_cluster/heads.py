@@ -16,6 +16,7 @@ from ray_cluster.agent import sandbox
 
 HEAD = "head"
 WARDEN = "warden"
+MARKET_KEY = "market.key"
 # Ray gives its client server and task processes ports of its own choosing from 10002 on; heads stay below.
 OBJECT_STORE_BYTES = 256 << 20
 _PORTS = range(7100, 10000)
@@ -78,7 +79,7 @@ def cluster_config(template: Mapping[str, Any], spec: HeadSpec) -> dict[str, Any
     provider = {
         **template["provider"],
         "market_url": spec.market_url,
-        "market_key": spec.market_key,
+        "market_key_file": str(_INSIDE / MARKET_KEY),  # Ray writes this whole configuration into its log
         "cluster_id": spec.cluster_id,
     }
     return {
@@ -103,6 +104,7 @@ def start(spec: HeadSpec, template: Mapping[str, Any]) -> Head:
         _write(spec.folder / "head.json", json.dumps(asdict(head)))
     inside = spec.folder / "inside"
     inside.mkdir(exist_ok=True, mode=0o700)
+    _write(inside / MARKET_KEY, spec.market_key)
     _write(inside / "cluster.yaml", yaml.safe_dump(cluster_config(template, spec)))
     argv, options = sandbox.hide(_sandboxed(spec, _head_command(head)))
     try:

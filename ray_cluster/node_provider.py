@@ -7,6 +7,7 @@ market is asked what stands. A bid that has not won yet is a node that is still 
 import logging
 import secrets
 import threading
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,15 +29,16 @@ HEAD_NODE_TYPE = "head"
 class MarketNodeProvider(NodeProvider):
     """Ray's node provider over the market's HTTP API.
 
-    ``provider_config`` holds ``market_url``, ``market_key`` and ``cluster_id``.
+    ``provider_config`` holds ``market_url``, ``market_key_file`` and ``cluster_id``.
     """
 
     def __init__(self, provider_config: dict[str, Any], cluster_name: str) -> None:
         super().__init__(provider_config, cluster_name)
         self._path = f"/v1/clusters/{provider_config['cluster_id']}/nodes"
+        key = Path(provider_config["market_key_file"]).read_text()
         self._market = httpx.Client(
             base_url=provider_config["market_url"],
-            headers={"Authorization": f"Bearer {provider_config['market_key']}"},
+            headers={"Authorization": f"Bearer {key}"},
             timeout=10,
         )
         self._lock = threading.Lock()

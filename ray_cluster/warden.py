@@ -9,6 +9,7 @@ import json
 import secrets
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -176,22 +177,30 @@ class Warden:
         del self._reports.readings[: len(readings)], self._reports.probes[: len(probes)]
 
     def run(self) -> None:
-        """Look and report once a second until the market says that the cluster is over."""
-        while True:
+        """Look and report once a second until the market says that the cluster is over.
+
+        Reports have a thread of their own: a market that is slow to answer must not keep the warden from looking.
+        """
+        over = threading.Event()
+        threading.Thread(target=self._keep_reporting, args=(over,), name="report", daemon=True).start()
+        while not over.is_set():
             began = time.monotonic()
             try:
                 self.look()
             except (httpx.HTTPError, KeyError, ValueError) as problem:
                 print(f"cannot see the cluster: {type(problem).__name__}: {problem}", file=sys.stderr)
+            over.wait(max(0.0, LOOK_SECONDS - (time.monotonic() - began)))
+
+    def _keep_reporting(self, over: threading.Event) -> None:
+        while not over.wait(LOOK_SECONDS):
             try:
                 self.report()
             except httpx.HTTPStatusError as problem:
                 if problem.response.status_code in (401, 404, 410):
-                    return
+                    over.set()
                 print(f"the market refused a report: {problem.response.text[:300]}", file=sys.stderr)
             except httpx.HTTPError as problem:
                 print(f"the market does not answer: {type(problem).__name__}", file=sys.stderr)
-            time.sleep(max(0.0, LOOK_SECONDS - (time.monotonic() - began)))
 
 
 def main() -> None:

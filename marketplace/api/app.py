@@ -13,6 +13,7 @@ from marketplace.api import accounts, clusters, devices, earnings, finance, link
 from marketplace.api import webhooks as stripe_webhooks
 from marketplace.background import Background
 from marketplace.context import Context, ensure_operator
+from marketplace.wakeups import Listener
 
 ROUTERS = (market, accounts, devices, link, clusters, ray, warden, wallet, earnings, finance, stripe_webhooks)
 
@@ -23,12 +24,16 @@ def create_app(context: Context, *, background: Background | None = None) -> Fas
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         ensure_operator(context, at=now_utc())
+        loop = asyncio.get_running_loop()
+        listener = Listener(context.engine, lambda: loop.call_soon_threadsafe(app.state.hub.wake))
         app.state.hub.start()
+        listener.start()
         if background is not None:
             background.start()
         async with httpx.AsyncClient(timeout=httpx.Timeout(60, connect=5), trust_env=False) as heads:
             app.state.heads = heads
             yield
+        await asyncio.to_thread(listener.stop)
         await app.state.hub.stop()
         if background is not None:
             await asyncio.to_thread(background.stop)

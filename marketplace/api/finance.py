@@ -13,6 +13,7 @@ from billing import ledger, payouts, reports
 from billing.ids import now_utc
 from marketplace.api.doors import Finance, InContext, InSession
 from marketplace.errors import InvalidInput
+from marketplace.wakeups import wake
 
 router = APIRouter(prefix="/v1", tags=["finance"])
 MEDIA_TYPES = {
@@ -77,6 +78,7 @@ def check(session: InSession, caller: Finance) -> Proof:
 @router.post("/payouts", status_code=201)
 def run(session: InSession, context: InContext, caller: Finance) -> list[PayoutView]:
     """Reserve a payout for every provider that can be paid; the background sends them, each once."""
+    wake(session)
     reserved = payouts.reserve_due(session, minimum_cents=context.settings.payout_minimum_cents, at=now_utc())
     return [_view(payout) for payout in reserved]
 

@@ -21,7 +21,8 @@ from marketplace.errors import SpareError, Unauthenticated
 log = structlog.get_logger()
 router = APIRouter()
 HEARTBEAT_MS = 3_000
-POLL_SECONDS = 0.3
+POLL_SECONDS = 2.0
+"""The longest until a device hears of a change; a wake-up makes it at once."""
 FRAME_BYTES_MAX = 64_000
 CLOSE_REFUSED = 4401
 connected = Gauge("spare_devices_connected", "Devices connected to this server")
@@ -81,10 +82,15 @@ class Hub:
         self._sockets: dict[str, WebSocket] = {}
         self._sent: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
 
     def start(self) -> None:
         """Begin to tell devices what changes."""
         self._task = asyncio.create_task(self._tell())
+
+    def wake(self) -> None:
+        """Look at once, in the thread of the server's loop."""
+        self._woken.set()
 
     async def stop(self) -> None:
         """End; devices reconnect to whoever serves next."""
@@ -98,6 +104,7 @@ class Hub:
         old = self._sockets.get(device_id)
         self._sockets[device_id] = socket
         self._sent.pop(device_id, None)
+        self.wake()
         connected.set(len(self._sockets))
         if old is not None:
             await _close(old, CLOSE_REFUSED, "the device connected again")
@@ -117,7 +124,9 @@ class Hub:
                     await self._send(device_id, orders)
             except Exception:
                 log.exception("devices could not be told")
-            await asyncio.sleep(POLL_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), POLL_SECONDS)
+            self._woken.clear()
 
     def _orders(self, device_ids: list[str]) -> dict[str, list[dict[str, Any]]]:
         if not device_ids:

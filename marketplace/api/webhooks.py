@@ -11,6 +11,7 @@ from marketplace.api.doors import context_of
 from marketplace.context import Context
 from marketplace.database import transaction
 from marketplace.errors import InvalidInput
+from marketplace.wakeups import wake
 
 router = APIRouter(prefix="/v1/stripe/webhooks", tags=["webhooks"])
 
@@ -33,3 +34,4 @@ def _store(context: Context, payload: bytes, signature: str, endpoint: Literal["
         webhooks.receive(
             session, context.gateway, payload=payload, signature=signature, endpoint=endpoint, at=now_utc()
         )
+        wake(session)

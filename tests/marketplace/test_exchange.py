@@ -2,15 +2,16 @@
 
 import random
 import threading
+from typing import Any
 
 import pytest
 from sqlmodel import select
 
 from billing.money import hold_micros
-from marketplace import bids, devices, exchange, leases, offers
+from marketplace import bids, clusters, devices, exchange, leases, offers
 from marketplace.database import transaction
 from marketplace.exchange import Tick
-from tests.marketplace.conftest import CLASS, RATE, T0, Floor, later
+from tests.marketplace.conftest import CLASS, RATE, T0, Floor, bearer, later
 
 
 def test_award_holds_money(floor: Floor) -> None:
@@ -195,7 +196,7 @@ def test_one_tick_clears_once(floor: Floor) -> None:
 
 
 def test_crash_in_the_middle_leaves_nothing(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tick that dies after its leases and holds were written leaves no lease, no hold, no record; the next one works."""
+    """A tick that dies after its leases and holds were written leaves no lease, hold or record; the next one works."""
     buyer = floor.buyer()
     floor.device(floor.person("provider"))
     cluster = floor.cluster(buyer)
@@ -240,7 +241,12 @@ def test_locked_rate(floor: Floor) -> None:
     floor.tick(T0)
     with transaction(floor.sessions) as session:
         offers.place(
-            session, device_id=device.id, account_id="", reserve_micros_per_hour=99_000_000, price_max=10**8, at=later(5)
+            session,
+            device_id=device.id,
+            account_id="",
+            reserve_micros_per_hour=99_000_000,
+            price_max=10**8,
+            at=later(5),
         )
     floor.report(cluster, node, range(31), at=later(30), probes=[0, 30])
     floor.settle(later(30))
@@ -257,3 +263,43 @@ def test_stopping_cluster_buys_nothing(floor: Floor) -> None:
     floor.bid(starting)
     floor.tick(T0)
     assert not floor.leases()
+
+
+def test_withdrawing_races_the_tick(floor: Floor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bid that Ray withdraws while the tick awards it leaves nothing open: no device runs for a node nobody wants."""
+    floor.device(floor.person("provider"))
+    cluster = floor.cluster(floor.buyer())
+    (node,) = floor.bid(cluster)
+    head = bearer(floor.program_key(cluster, "head"))
+    answers: list[int] = []
+
+    def give_back() -> None:
+        path = f"/v1/clusters/{cluster}/nodes/{node}"
+        answers.append(floor.client.delete(path, headers=head).status_code)
+
+    thread = threading.Thread(target=give_back)
+    clear = exchange.auction.clear
+
+    def slowly(*args: Any, **more: Any) -> Any:
+        thread.start()
+        thread.join(0.3)  # it waits for the bid, which this tick holds
+        return clear(*args, **more)
+
+    monkeypatch.setattr(exchange.auction, "clear", slowly)
+    floor.tick(T0)
+    thread.join()
+    assert answers == [200]
+    assert [lease.state for lease in floor.leases()] == ["closed"]
+    assert floor.node(node).state == "closed"
+    floor.prove()
+
+
+def test_events_do_not_wait_for_the_tick(floor: Floor) -> None:
+    """While a cluster is locked, rows that refer to it can be added: nobody waits in a circle."""
+    cluster = floor.cluster(floor.buyer())
+    with transaction(floor.sessions) as locking:
+        clusters.lock(locking, cluster)
+        with transaction(floor.sessions) as other:
+            other.connection().exec_driver_sql("SET lock_timeout = '2s'")
+            clusters.note(other, cluster, "test", "not blocked", at=T0)
+    assert floor.events(cluster, "test") == ["not blocked"]

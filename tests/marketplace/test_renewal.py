@@ -23,8 +23,8 @@ def running(floor: Floor) -> tuple[Machine, str, str, Person]:
 
 
 def test_renewal_keeps_device_and_time(floor: Floor, running: tuple[Machine, str, str, Person]) -> None:
-    """A renewal keeps device and node, begins to the microsecond when the old lease ends, and is held for in advance."""
-    device, cluster, node, _ = running
+    """A renewal keeps device and node, begins to the microsecond when the old lease ends, and is held for before."""
+    device, _, node, _ = running
     assert floor.tick(later(39)) is None  # not yet due: the notice is twenty seconds
     assert floor.tick(later(40)) is not None
     old, new = floor.leases()
@@ -44,7 +44,7 @@ def test_renewal_keeps_device_and_time(floor: Floor, running: tuple[Machine, str
 
 def test_renewal_without_rival_is_paid_through(floor: Floor, running: tuple[Machine, str, str, Person]) -> None:
     """Over a renewal no millisecond is lost or paid twice: two leases of one node charge the whole time."""
-    device, cluster, node, buyer = running
+    device, cluster, node, _ = running
     floor.seen(device, at=later(60))
     floor.tick(later(40))
     floor.report(cluster, node, range(38, 91), at=later(90), probes=range(5, 91, 5))
@@ -94,6 +94,19 @@ def test_others_trade_while_a_renewal_is_lost(floor: Floor, running: tuple[Machi
     assert [lease.device_id for lease in floor.leases(rival)] == [spare.id]
 
 
+def test_cheaper_device_ends_the_renewal(floor: Floor, running: tuple[Machine, str, str, Person]) -> None:
+    """Where a cheaper device stands free, the running node is told to drain and why: it cannot move there itself."""
+    _, cluster, _, _ = running
+    floor.device(floor.person("provider"), name="cheap", reserve_micros_per_hour=RATE // 2, at=later(40))
+    floor.tick(later(40))
+    lease = floor.one_lease()
+    assert lease.notice == "not renewed: its bid won cheap, which asks less, and a running node cannot move"
+    (node,) = floor.bid(cluster, at=later(41))  # as Ray does for what must go on
+    floor.tick(later(41))
+    _, new = floor.leases()
+    assert (new.bid_id, new.price_micros_per_hour) == (node, RATE // 2)
+
+
 def test_renewal_without_money(floor: Floor) -> None:
     """A cluster whose budget is used up keeps its device to the end of the lease, and no longer."""
     device = floor.device(floor.person("provider"))
@@ -130,7 +143,7 @@ def test_rival_wins_the_device_of_one_without_money(floor: Floor) -> None:
 
 def test_death_ends_the_renewal_too(floor: Floor, running: tuple[Machine, str, str, Person]) -> None:
     """A node that dies after its renewal was awarded ends both, and the whole hold of the renewal goes back at once."""
-    device, cluster, node, buyer = running
+    _, cluster, node, buyer = running
     floor.tick(later(40))
     floor.report(cluster, node, range(39, 45), at=later(45), probes=[40])
     floor.report(cluster, node, [45, 46, 47], at=later(47), alive=False)
@@ -146,7 +159,6 @@ def test_death_ends_the_renewal_too(floor: Floor, running: tuple[Machine, str, s
 
 def test_close_races_the_tick(floor: Floor, running: tuple[Machine, str, str, Person]) -> None:
     """A lease that is ended while the tick runs is not renewed: no renewal is left behind without what it renews."""
-    device, cluster, node, _ = running
     old = floor.one_lease()
     closed, cleared = threading.Event(), threading.Event()
 

@@ -1,0 +1,1 @@
+"""How long the hot paths take with the market, against the same Ray without it."""
