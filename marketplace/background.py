@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-import httpx
 import structlog
 from prometheus_client import Counter, Gauge
 from sqlalchemy import Connection, Engine, text
@@ -147,7 +146,7 @@ class Background:
                     context.sessions, settings, at=at, secret=context.secret, devices_since=heard_since
                 ),
             )
-        self._do("settle", 1.0, lambda: _settle(context, at))
+        self._do("settle", 1.0, lambda: _settle(context, at, self._listening_since))
 
     def step_outside(self, at: datetime) -> None:
         """Do what is due of the duties that call others, who may take a minute: no clearing waits for them."""
@@ -155,7 +154,8 @@ class Background:
         self._do("webhooks", 2.0, lambda: webhooks.process(context.sessions, context.gateway, at=at))
         self._do("payouts", 2.0, lambda: payouts.send_due(context.sessions, context.gateway, at=at))
         self._do("payouts-unsure", 30, lambda: payouts.reconcile_ambiguous(context.sessions, context.gateway, at=at))
-        self._do("jobs", 1.0, lambda: _poll_jobs(context, at))
+        self._do("jobs", 2.0, lambda: _poll_jobs(context, at))
+        self._do("prune", 3600.0, lambda: lifecycle.prune(context, at=at))
 
     def _do(self, name: str, every_seconds: float, duty: Callable[[], object]) -> None:
         if time.monotonic() < self._due.get(name, 0):
@@ -171,7 +171,7 @@ class Background:
         self._due[name] = time.monotonic() + every_seconds
 
 
-def _settle(context: Context, at: datetime) -> None:
+def _settle(context: Context, at: datetime, listening_since: datetime) -> None:
     with context.sessions() as session:
         stale = at - timedelta(seconds=SETTLE_OPEN_SECONDS)
         due = session.exec(
@@ -183,7 +183,7 @@ def _settle(context: Context, at: datetime) -> None:
     for lease_id in due:
         try:
             with transaction(context.sessions) as session:
-                settlement.settle(session, lease_id, context.settings, at=at)
+                settlement.settle(session, lease_id, context.settings, at=at, listening_since=listening_since)
         except Breach as problem:
             # That lease's flow stops; the others go on.
             breaches.labels("settle").inc()
@@ -195,19 +195,11 @@ def _settle(context: Context, at: datetime) -> None:
 def _poll_jobs(context: Context, at: datetime) -> None:
     """Ask each head how its jobs are."""
     with context.sessions() as session:
-        open_jobs = session.exec(
-            select(jobs.Job.cluster_id, clusters.Cluster.dashboard_url)
+        unfinished = session.exec(
+            select(jobs.Job.cluster_id)
             .join(clusters.Cluster, col(clusters.Cluster.id) == col(jobs.Job.cluster_id))
             .where(col(jobs.Job.status).not_in(jobs.FINISHED), clusters.Cluster.state == "running")
             .distinct()
         ).all()
-    for cluster_id, dashboard_url in open_jobs:
-        headers = {"Authorization": f"Bearer {context.ray_token(cluster_id)}"}
-        try:
-            found = httpx.get(f"{dashboard_url}/api/jobs/", headers=headers, timeout=3).raise_for_status().json()
-        except (httpx.HTTPError, ValueError):
-            continue
-        with transaction(context.sessions) as session:
-            for job in found:
-                if job.get("submission_id"):
-                    jobs.update(session, cluster_id, job["submission_id"], str(job.get("status", ""))[:20], at=at)
+    for cluster_id in unfinished:
+        lifecycle.note_jobs(context, cluster_id, at=at)

@@ -57,7 +57,7 @@ class Frozen:
     devices: dict[str, tuple[offers.Ask, Device]] = field(default_factory=dict)
     due: dict[str, Lease] = field(default_factory=dict)
     """The open leases whose renewal is decided now, by device."""
-    excluded: dict[str, str] = field(default_factory=dict)
+    excluded: list[Entry] = field(default_factory=list)
     book: auction.Book = field(default_factory=auction.Book)
 
 
@@ -186,7 +186,7 @@ def _eligible(
 ) -> None:
     """Let in as many of a cluster's bids as its credit and budget can surely hold, renewals first."""
     cluster = entries[0].cluster
-    free = _free_micros(session, cluster)
+    free, short_of = _free_micros(session, cluster)
     for entry in sorted(entries, key=lambda e: e.renews is None):
         value = money.value_micros(entry.bid.limit_micros_per_hour, settings.fee_bps)
         rate = -(-value * scores.get(entry.bid.device_class, 1000) // 1000)
@@ -195,16 +195,19 @@ def _eligible(
             free -= least
             frozen.entries[entry.bid.id] = entry
         else:
-            frozen.excluded[entry.bid.id] = (
+            frozen.excluded.append(entry)
+            text_ = (
                 f"credit and budget have {money.format_usd(free)} left for it; "
                 f"the shortest lease at your limit needs {money.format_usd(least)}"
             )
-            _lose(session, entry, {"code": "no_money", "text": frozen.excluded[entry.bid.id]})
+            _lose(session, entry, {"code": "no_money", "short_of": short_of, "text": text_})
 
 
-def _free_micros(session: Session, cluster: Cluster) -> int:
+def _free_micros(session: Session, cluster: Cluster) -> tuple[int, str]:
+    """Return what a cluster can still have held, and what bounds it: ``budget`` or ``credit``."""
     budget = cluster.budget_micros - leases.committed_micros(session, cluster.id)
-    return max(0, min(budget, wallets.available_micros(session, cluster.account_id)))
+    credit = wallets.available_micros(session, cluster.account_id)
+    return max(0, min(budget, credit)), "budget" if budget <= credit else "credit"
 
 
 def _award(
@@ -218,7 +221,7 @@ def _award(
         awards = by_cluster[cluster_id]
         for position, award in enumerate(awards):
             # An equal share of what is free: one node's long lease must not leave the next without any.
-            share = _free_micros(session, cluster) // (len(awards) - position)
+            share = _free_micros(session, cluster)[0] // (len(awards) - position)
             _open_lease(session, settings, frozen, award, share, number, at)
 
 
@@ -296,7 +299,7 @@ def _explain(session: Session, settings: Settings, frozen: Frozen, clearing: auc
         ask, _ = frozen.devices[ask_id]
         ask.lost_clearings, ask.last_loss = 0, None
         session.add(ask)
-    _give_notice(session, _renewals_lost(frozen, won), at)
+    _give_notice(session, [*_renewals_lost(frozen, won), *frozen.excluded], at)
 
 
 def _renewals_lost(frozen: Frozen, won: dict[str, str]) -> Iterable[Entry]:

@@ -36,11 +36,13 @@ def submitted(session: Session, cluster_id: str, submission_id: str, entrypoint:
         )
 
 
-def update(session: Session, cluster_id: str, submission_id: str, status: str, *, at: datetime) -> None:
+def update(
+    session: Session, cluster_id: str, submission_id: str, status: str, *, entrypoint: str, at: datetime
+) -> None:
     """Note what Ray says of a job now."""
     job = session.get(Job, (cluster_id, submission_id))
     if job is not None and job.status != status:
-        job.status = status
+        job.status, job.entrypoint = status[:20], entrypoint[:1000]
         if status in FINISHED:
             job.finished_at = at
         session.add(job)

@@ -3,13 +3,14 @@
 Every step looks at the state and does what is missing, so each can be killed at any instruction and run again.
 """
 
+import shutil
 from datetime import datetime, timedelta
 
 import httpx
 from sqlmodel import Session, col, func, select
 
 from billing import money
-from marketplace import accounts, bids, clusters, device_classes, leases, readings
+from marketplace import accounts, bids, clusters, device_classes, jobs, leases, readings
 from marketplace.clusters import Cluster
 from marketplace.context import Context
 from marketplace.database import transaction
@@ -20,6 +21,11 @@ from ray_cluster import heads
 VOUCH_MS_MAX = 8_000
 """How long a stopping cluster waits for one more check of each node, so that its last seconds can be verified."""
 WARN_SHARE_PERCENT = 80
+UNCHECKED_MS_MAX = 60_000
+"""A joined node that has passed no check for this long earns nothing: its lease ends, and the buyer gets another."""
+KEEP_DAYS = 30
+"""How long readings and a stopped cluster's files are kept."""
+_heads = httpx.Client(timeout=3, trust_env=False)  # making one costs as much as twenty calls
 
 
 def step_clusters(context: Context, *, at: datetime) -> None:
@@ -46,7 +52,7 @@ def step_leases(context: Context, *, at: datetime, heard_since: datetime) -> Non
         first = select(Lease.bid_id, func.min(Lease.started_at)).group_by(Lease.bid_id)
         began = dict(session.exec(first.where(col(Lease.bid_id).in_([lease.bid_id for lease, _, _ in found]))).all())
         ends = [
-            (lease.id, _why_ends(context, lease, device, cluster, began[lease.bid_id], at, heard_since))
+            (lease.id, _why_ends(session, context, lease, device, cluster, began[lease.bid_id], at, heard_since))
             for lease, device, cluster in found
         ]
         due = [lease.id for lease, _, _ in found if lease.ends_at <= at]
@@ -60,6 +66,7 @@ def step_leases(context: Context, *, at: datetime, heard_since: datetime) -> Non
 
 
 def _why_ends(
+    session: Session,
     context: Context,
     lease: Lease,
     device: Device,
@@ -76,6 +83,9 @@ def _why_ends(
     if lease.joined_at is None:
         limit = timedelta(milliseconds=context.settings.join_ms_max)
         return f"the device did not join within {limit.seconds} s" if began_at + limit < at else ""
+    unchecked_ms = readings.reported_until(session, cluster.id) - readings.last_passed(session, lease)
+    if unchecked_ms > UNCHECKED_MS_MAX:
+        return f"no check passed for {unchecked_ms // 1000} s: nothing it does can be verified"
     idle_seconds = (at - max(lease.joined_at, lease.last_busy_at or lease.joined_at)).total_seconds()
     if idle_seconds > cluster.idle_timeout_seconds:
         return f"idle for {cluster.idle_timeout_seconds} s"
@@ -150,11 +160,25 @@ def _start(context: Context, cluster_id: str, at: datetime) -> None:
 
 def _answers(dashboard_url: str, token: str) -> bool:
     try:
-        return httpx.get(
-            f"{dashboard_url}/api/version", headers={"Authorization": f"Bearer {token}"}, timeout=2
-        ).is_success
+        return _heads.get(f"{dashboard_url}/api/version", headers={"Authorization": f"Bearer {token}"}).is_success
     except httpx.HTTPError:
         return False
+
+
+def note_jobs(context: Context, cluster_id: str, *, at: datetime) -> None:
+    """Ask a cluster's head how its jobs are, and note it; a head that does not answer changes nothing."""
+    with context.sessions() as session:
+        url = clusters.cluster(session, cluster_id).dashboard_url
+    headers = {"Authorization": f"Bearer {context.ray_token(cluster_id)}"}
+    try:
+        found = _heads.get(f"{url}/api/jobs/", headers=headers).raise_for_status().json()
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return
+    with transaction(context.sessions) as session:
+        for job in found:
+            if job.get("submission_id"):
+                status, entrypoint = str(job.get("status", "")), str(job.get("entrypoint", ""))
+                jobs.update(session, cluster_id, job["submission_id"], status, entrypoint=entrypoint, at=at)
 
 
 def _watch(context: Context, cluster_id: str, at: datetime) -> None:
@@ -167,10 +191,10 @@ def _watch(context: Context, cluster_id: str, at: datetime) -> None:
     if not heads.warden_running(folder):
         heads.start(head_spec(context, cluster), device_classes.template())
     with transaction(context.sessions) as session:
-        _watch_budget(session, context, clusters.lock(session, cluster_id), at)
+        _watch_budget(session, clusters.lock(session, cluster_id), at)
 
 
-def _watch_budget(session: Session, context: Context, cluster: Cluster, at: datetime) -> None:
+def _watch_budget(session: Session, cluster: Cluster, at: datetime) -> None:
     """Warn when most of the budget is committed; stop when what is left buys nothing and nothing runs."""
     committed = leases.committed_micros(session, cluster.id)
     if not cluster.warned and committed * 100 >= cluster.budget_micros * WARN_SHARE_PERCENT:
@@ -178,13 +202,13 @@ def _watch_budget(session: Session, context: Context, cluster: Cluster, at: date
         session.add(cluster)
         text = f"{money.format_usd(committed)} of {money.format_usd(cluster.budget_micros)} are spent or held"
         clusters.note(session, cluster.id, "budget", text, at=at)
-    settings = context.settings
-    value = money.value_micros(cluster.max_price_micros_per_hour, settings.fee_bps)
-    least = money.hold_micros(value, settings.lease_ms_min, settings.fee_bps)
     unsettled = session.exec(
         select(Lease.id).where(Lease.cluster_id == cluster.id, col(Lease.state).in_(leases.UNSETTLED))
     ).first()
-    if unsettled is None and cluster.budget_micros - committed < least:
+    losses = [bid.last_loss or {} for bid in bids.standing(session, cluster.id)]
+    # The clearing knows what a lease costs on the devices that are here, and so whether the budget buys one.
+    spent = any(loss.get("short_of") == "budget" for loss in losses) or committed >= cluster.budget_micros
+    if unsettled is None and spent:
         left = money.format_usd(cluster.budget_micros - committed)
         clusters.stop(session, cluster.id, f"the budget is spent: {left} left buy no lease at your price", at=at)
 
@@ -213,7 +237,10 @@ def _stop(context: Context, cluster_id: str, at: datetime) -> None:
         unsettled = session.exec(
             select(Lease.id).where(Lease.cluster_id == cluster_id, col(Lease.state).in_(leases.UNSETTLED))
         ).first()
-    if unsettled is not None or not heads.stop(context.head_folder(cluster)):
+    if unsettled is not None:
+        return
+    note_jobs(context, cluster_id, at=at)  # the last word of its jobs, before nobody can be asked any more
+    if not heads.stop(context.head_folder(cluster)):
         return
     with transaction(context.sessions) as session:
         cluster = clusters.lock(session, cluster_id)
@@ -221,6 +248,16 @@ def _stop(context: Context, cluster_id: str, at: datetime) -> None:
         session.add(cluster)
         accounts.revoke_cluster_keys(session, cluster_id, at=at)
         clusters.note(session, cluster_id, "stopped", f"stopped: {cluster.reason}", at=at)
+
+
+def prune(context: Context, *, at: datetime) -> None:
+    """Delete readings and the files of stopped clusters that nobody needs any more."""
+    since = at - timedelta(days=KEEP_DAYS)
+    with transaction(context.sessions) as session:
+        readings.forget(session, before_ms=int(since.timestamp() * 1000))
+        old = session.exec(select(Cluster).where(Cluster.state == "stopped", col(Cluster.stopped_at) < since)).all()
+    for cluster in old:
+        shutil.rmtree(context.head_folder(cluster), ignore_errors=True)
 
 
 def _vouched(session: Session, lease: Lease, since: datetime) -> datetime | None:

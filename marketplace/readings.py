@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic import Field as Limit
 from sqlalchemy import BigInteger
 from sqlalchemy.dialects.postgresql import insert
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, SQLModel, col, delete, func, select
 
 from marketplace import leases
 from marketplace.bids import Bid
@@ -128,6 +128,25 @@ def reported_until(session: Session, cluster_id: str) -> int:
     """Return up to when the cluster's warden has reported, in epoch milliseconds; 0 when it never did."""
     seen = session.get(WardenSeen, cluster_id)
     return seen.until_ms if seen else 0
+
+
+def last_passed(session: Session, lease: Lease) -> int:
+    """Return when a lease's node last passed a check, or when it joined if it never did, in epoch milliseconds."""
+    passed = select(func.max(ProbeRow.at_ms)).where(ProbeRow.node_id == lease.bid_id, ProbeRow.outcome == "passed")
+    joined_at = lease.joined_at or lease.started_at
+    return session.exec(passed).one() or int(joined_at.timestamp() * 1000)
+
+
+def forget(session: Session, *, before_ms: int) -> None:
+    """Delete what was seen before a time; the judged windows stay."""
+    session.exec(delete(ReadingRow).where(col(ReadingRow.at_ms) < before_ms))
+    session.exec(delete(ProbeRow).where(col(ProbeRow.at_ms) < before_ms))
+
+
+def over(session: Session, report: Report) -> list[str]:
+    """Return which of a report's nodes need no more checks: their leases are over."""
+    named = {r.node_id for r in report.readings if r.alive}
+    return list(session.exec(select(Bid.id).where(col(Bid.id).in_(named), Bid.state == "closed")))
 
 
 def _touch(session: Session, readings: list[ReadingIn]) -> None:

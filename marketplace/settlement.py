@@ -30,15 +30,18 @@ class UsageWindow(SQLModel, table=True):
     reason: str
 
 
-def settle(session: Session, lease_id: str, settings: Settings, *, at: datetime) -> bool:
+def settle(
+    session: Session, lease_id: str, settings: Settings, *, at: datetime, listening_since: datetime | None = None
+) -> bool:
     """Charge what has been verified of a lease so far; settle it for good once it is over and its readings are in.
 
-    Can be called any number of times. Returns whether the lease is settled now.
+    Can be called any number of times. ``listening_since`` is when this market last began to hear its wardens; they need
+    time to deliver what they saw before. Returns whether the lease is settled now.
     """
     lease = leases.lock(session, lease_id)
     if lease.state not in ("open", "closed"):
         return lease.state == "settled"
-    final = lease.state == "closed" and _readings_are_in(session, lease, at)
+    final = lease.state == "closed" and _readings_are_in(session, lease, at, listening_since)
     windows = _judge(session, lease, settings, closed=final, at=at)
     verified = verdicts.verified_ms(windows)
     lease.judged_at = at
@@ -95,7 +98,7 @@ def unpaid_by_reason(windows: list[UsageWindow]) -> dict[str, int]:
     return dict(unpaid)
 
 
-def _readings_are_in(session: Session, lease: Lease, at: datetime) -> bool:
+def _readings_are_in(session: Session, lease: Lease, at: datetime, listening_since: datetime | None) -> bool:
     """Whether the warden has reported past the lease's end, or has had its time to."""
     ended_ms = int(lease.ends_at.timestamp() * 1000)
     if lease.ends_at == lease.started_at:
@@ -107,7 +110,8 @@ def _readings_are_in(session: Session, lease: Lease, at: datetime) -> bool:
             return True
     elif readings.reported_until(session, lease.cluster_id) > ended_ms + 1000:
         return True
-    return int(at.timestamp() * 1000) > ended_ms + LATE_READINGS_MS
+    waiting_since = max(lease.ends_at, listening_since or lease.ends_at)
+    return at - waiting_since > timedelta(milliseconds=LATE_READINGS_MS)
 
 
 def _judge(session: Session, lease: Lease, settings: Settings, *, closed: bool, at: datetime) -> list[verdicts.Window]:

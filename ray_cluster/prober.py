@@ -1,7 +1,8 @@
 """Runs inside a head's sandbox: carries the warden's challenges to nodes and their answers back, as plain bytes.
 
 It decides nothing. A challenge is a line of JSON ``{"node": …, "seed": …, "timeout_seconds": …}`` on a Unix socket, the
-answer ``{"output": base64}`` or ``{"detail": why not}``. What the answer is worth, the warden outside judges.
+answer ``{"output": base64}`` or ``{"detail": why not}``. What the answer is worth, the warden outside judges. With
+``{"node": …, "release": true}`` the warden says that a node needs no more challenges.
 """
 
 import base64
@@ -60,6 +61,13 @@ class Probes:
                 self._actors.pop(node, None)
             raise
 
+    def release(self, node: str) -> None:
+        """End the node's probe actor, or a node that drains would wait for it until its time is up."""
+        with self._lock:
+            actor = self._actors.pop(node, None)
+        if actor is not None:
+            ray.kill(actor)
+
 
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
@@ -71,8 +79,12 @@ def _handler(probes: Probes) -> type[socketserver.StreamRequestHandler]:
         def handle(self) -> None:
             request = json.loads(self.rfile.readline(4096))
             try:
-                output = probes.ask(request["node"], request["seed"], float(request["timeout_seconds"]))
-                answer = {"output": base64.b64encode(output).decode()}
+                if request.get("release"):
+                    probes.release(request["node"])
+                    answer = {}
+                else:
+                    output = probes.ask(request["node"], request["seed"], float(request["timeout_seconds"]))
+                    answer = {"output": base64.b64encode(output).decode()}
             except Exception as problem:
                 answer = {"detail": f"{type(problem).__name__}: {problem}"[:300]}
             self.wfile.write(json.dumps(answer).encode() + b"\n")

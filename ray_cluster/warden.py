@@ -26,6 +26,7 @@ LOOK_SECONDS = 1.0
 PROBE_SECONDS = 5.0
 PROBE_TIMEOUT_SECONDS = 12.0
 """Generous: a probe shares the device with the buyer's work. Too slow is a missing answer, not a wrong one."""
+ANSWER_BYTES_MAX = 32 << 20
 BUFFER_MAX = 100_000
 """Readings kept while the market does not answer; then the oldest are dropped and those seconds stay unknown."""
 
@@ -117,6 +118,8 @@ class Warden:
         self._pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="probe")
         self._out: dict[str, Future[dict[str, Any]]] = {}
         self._due: dict[str, float] = {}
+        self._over: set[str] = set()
+        self._released: set[str] = set()
         self._reports = Reports()
 
     def look(self) -> None:
@@ -126,11 +129,11 @@ class Warden:
             self._reports.readings.append(
                 {"node_id": member.node_id, "at_ms": at_ms, "alive": member.alive, "busy": member.busy}
             )
-            if (
-                member.alive
-                and member.node_id not in self._out
-                and time.monotonic() >= self._due.get(member.node_id, 0)
-            ):
+            if not member.alive or member.node_id in self._out:
+                continue
+            if member.node_id in self._over:
+                self._release(member)
+            elif time.monotonic() >= self._due.get(member.node_id, 0):
                 self._due[member.node_id] = time.monotonic() + PROBE_SECONDS
                 self._out[member.node_id] = self._pool.submit(self._probe, member)
         for node_id, future in list(self._out.items()):
@@ -143,28 +146,50 @@ class Warden:
                     self._reports.probes.append(probe)
 
     def _members(self) -> list[Member]:
-        nodes = self._head.get("/api/v0/nodes", params={"detail": 1, "limit": 10_000}).raise_for_status().json()
-        usage = self._head.get("/nodes", params={"view": "summary"}).raise_for_status().json()
-        actors = self._head.get("/api/v0/actors", params={"limit": 10_000}).raise_for_status().json()
+        nodes = self._look_at("/api/v0/nodes", {"detail": 1, "limit": 10_000})
+        usage = self._look_at("/nodes", {"view": "summary"})
+        actors = self._look_at("/api/v0/actors", {"limit": 10_000})
         return members(
             nodes["data"]["result"]["result"],
             usage["data"]["nodeLogicalResources"],
             actors["data"]["result"]["result"],
         )
 
+    def _look_at(self, path: str, query: dict[str, str | int]) -> Any:
+        """Return JSON of the dashboard. A buyer's code runs beside it, so its answers have a limit too."""
+        body = bytearray()
+        with self._head.stream("GET", path, params=query) as answer:
+            answer.raise_for_status()
+            for part in answer.iter_bytes():
+                body += part
+                if len(body) > ANSWER_BYTES_MAX:
+                    raise ValueError(f"{path} answers with more than {ANSWER_BYTES_MAX} bytes")
+        return json.loads(body)
+
     def _probe(self, member: Member) -> dict[str, Any]:
         seed, at_ms = secrets.token_hex(16), self._now_ms()
         request = {"node": member.ray_node_id, "seed": seed, "timeout_seconds": PROBE_TIMEOUT_SECONDS}
+        answer = self._ask(request)
+        outcome, detail = judge_answer(seed, answer)
+        return {"node_id": member.node_id, "at_ms": at_ms, "outcome": outcome, "detail": detail}
+
+    def _release(self, member: Member) -> None:
+        """Let a node go whose leases are over, once: its probe would keep it from draining."""
+        if member.node_id not in self._released:
+            self._released.add(member.node_id)
+            self._pool.submit(self._ask, {"node": member.ray_node_id, "release": True})
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the prober's answer; ``detail`` says why there is none."""
         try:
             with socket.socket(socket.AF_UNIX) as line:
                 line.settimeout(PROBE_TIMEOUT_SECONDS + 2)
                 line.connect(self._settings.prober)
                 line.sendall(json.dumps(request).encode() + b"\n")
-                answer = json.loads(line.makefile("rb").readline(1_000_000))
+                answer = json.loads(line.makefile("rb").readline(ANSWER_BYTES_MAX))
+                return answer if isinstance(answer, dict) else {"detail": "the answer is no object"}
         except (OSError, ValueError) as problem:
-            answer = {"detail": f"{type(problem).__name__}: {problem}"}
-        outcome, detail = judge_answer(seed, answer)
-        return {"node_id": member.node_id, "at_ms": at_ms, "outcome": outcome, "detail": detail}
+            return {"detail": f"{type(problem).__name__}: {problem}"}
 
     def report(self) -> None:
         """Send what was seen; it is kept until the market has acknowledged it."""
@@ -173,7 +198,8 @@ class Warden:
         if not readings and not probes:
             return
         body = {"cluster_id": self._settings.cluster, "readings": readings, "probes": probes}
-        self._market.post("/v1/warden/readings", json=body).raise_for_status()
+        answer = self._market.post("/v1/warden/readings", json=body).raise_for_status().json()
+        self._over.update(answer["over"])
         del self._reports.readings[: len(readings)], self._reports.probes[: len(probes)]
 
     def run(self) -> None:
@@ -187,7 +213,7 @@ class Warden:
             began = time.monotonic()
             try:
                 self.look()
-            except (httpx.HTTPError, KeyError, ValueError) as problem:
+            except (httpx.HTTPError, KeyError, ValueError, TypeError, AttributeError) as problem:
                 print(f"cannot see the cluster: {type(problem).__name__}: {problem}", file=sys.stderr)
             over.wait(max(0.0, LOOK_SECONDS - (time.monotonic() - began)))
 

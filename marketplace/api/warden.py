@@ -12,10 +12,11 @@ router = APIRouter(prefix="/v1/warden", tags=["warden"])
 
 
 class Stored(BaseModel):
-    """How much of a report was kept."""
+    """How much of a report was kept, and which nodes need no more checks: their leases are over."""
 
     readings: int
     probes: int
+    over: list[str]
 
 
 @router.post("/readings")
@@ -25,4 +26,4 @@ def report(body: readings.Report, session: InSession, caller: Warden) -> Stored:
         raise Forbidden("a warden reports its own cluster alone")
     clusters.cluster(session, body.cluster_id)
     readings.store(session, body, at=now_utc())
-    return Stored(readings=len(body.readings), probes=len(body.probes))
+    return Stored(readings=len(body.readings), probes=len(body.probes), over=readings.over(session, body))

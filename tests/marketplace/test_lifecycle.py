@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Engine
+from sqlmodel import select
 
 from billing.ids import now_utc
-from marketplace import clusters, devices, lifecycle, settlement
+from marketplace import clusters, devices, lifecycle, readings, settlement
 from marketplace.background import Background
 from marketplace.database import transaction
 from tests.marketplace.conftest import T0, Floor, Machine, later
@@ -170,8 +171,8 @@ def test_stopping_within_the_notice_of_a_renewal(
 
 
 def test_spent_budget_stops_the_cluster(floor: Floor, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The buyer is warned when four fifths of the budget are committed, once; a spent budget stops the cluster, when
-    nothing runs or is unsettled any more."""
+    """The buyer is warned when four fifths of the budget are committed, once; a budget that buys no further lease
+    stops the cluster, when nothing runs or is unsettled any more."""
     monkeypatch.setattr(lifecycle.heads, "running", lambda folder: True)
     monkeypatch.setattr(lifecycle.heads, "warden_running", lambda folder: True)
     cluster = floor.cluster(floor.buyer(), budget_micros=700_000)
@@ -186,6 +187,8 @@ def test_spent_budget_stops_the_cluster(floor: Floor, machine: Machine, monkeypa
     with floor.sessions() as session:
         assert clusters.cluster(session, cluster).state == "running"
     floor.settle(later(62))
+    floor.bid(cluster)
+    floor.tick(later(63))
     lifecycle.step_clusters(floor.context, at=later(63))
     with floor.sessions() as session:
         found = clusters.cluster(session, cluster)
@@ -199,3 +202,38 @@ def test_dead_head_stops_the_cluster(floor: Floor, node: tuple[str, str]) -> Non
     with floor.sessions() as session:
         found = clusters.cluster(session, node[0])
     assert (found.state, found.reason) == ("stopping", "the Ray head died")
+
+
+def test_unchecked_node_is_given_up(floor: Floor, machine: Machine) -> None:
+    """A node that stays alive but passes no check for a minute loses its lease: nothing it does can be paid."""
+    cluster = floor.cluster(floor.buyer(), lease_ms=300_000)
+    (node_id,) = floor.bid(cluster)
+    floor.tick(T0)
+    floor.report(cluster, node_id, range(0, 64), at=later(64), probes=[3])
+    floor.step(later(63), heard_since=T0)
+    assert floor.one_lease().state == "open"
+    floor.report(cluster, node_id, range(64, 66), at=later(66))
+    floor.step(later(65), heard_since=T0)
+    lease = floor.one_lease()
+    assert lease.state == "closed"
+    assert lease.close_reason.startswith("no check passed for 6")
+
+
+def test_prune_keeps_what_is_young(floor: Floor, machine: Machine) -> None:
+    """Old readings and the files of clusters stopped long ago go; what is younger than a month stays."""
+    cluster = floor.cluster(floor.buyer())
+    (node_id,) = floor.bid(cluster)
+    floor.tick(T0)
+    floor.report(cluster, node_id, range(0, 10), at=later(10), probes=[3])
+    with transaction(floor.sessions) as session:
+        found = clusters.cluster(session, cluster)
+        found.state, found.stopped_at = "stopped", later(10)
+        session.add(found)
+    folder = floor.context.head_folder(found)
+    folder.mkdir(parents=True)
+    lifecycle.prune(floor.context, at=later(20 * 86_400))
+    assert folder.exists()
+    lifecycle.prune(floor.context, at=later(40 * 86_400))
+    assert not folder.exists()
+    with floor.sessions() as session:
+        assert session.exec(select(readings.ReadingRow)).all() == []
