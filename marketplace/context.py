@@ -8,14 +8,17 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import structlog
 from sqlalchemy import Engine
 
 from billing.gateway import Gateway
 from marketplace import accounts
 from marketplace.clusters import Cluster
 from marketplace.database import Sessions, transaction
-from marketplace.errors import Unauthenticated
 from marketplace.settings import Settings
+
+log = structlog.get_logger()
+OPERATOR_KEY_FILE = "operator.key"
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,14 @@ class Context:
         return self.settings.home / "clusters" / cluster.id
 
 
-def secret_under(home: Path, name: str) -> str:
+def secret_under(home: Path, name: str, *, prefix: str = "") -> str:
     """Return the secret kept in a file of that name, made when it is missing; readable by its owner only."""
     home.mkdir(parents=True, exist_ok=True)
     path = home / name
     if not path.exists():
         partial = path.with_suffix(f".{os.getpid()}")
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
+            file.write(prefix + secrets.token_hex(32))
         try:
             os.link(partial, path)  # the first of two writers wins, and both then read the same
         except FileExistsError:
@@ -67,14 +70,17 @@ def secret_under(home: Path, name: str) -> str:
 
 
 def ensure_operator(context: Context, *, at: datetime) -> None:
-    """Make sure that the first operator's key is known."""
+    """Make sure that the first operator's key is known; one that was revoked stays so."""
     given = context.settings.operator_key.get_secret_value()
-    key = given or f"spare_operator_{secret_under(context.settings.home, 'operator.key')}"
+    key = given or secret_under(context.settings.home, OPERATOR_KEY_FILE, prefix="spare_operator_")
     with transaction(context.sessions) as session:
-        try:
-            accounts.authenticate(session, f"Bearer {key}")
-        except Unauthenticated:
+        known = accounts.find_key(session, key)
+        if known is None:
             operator = accounts.create_account(
                 session, name="operator", email="operator@localhost", country="ZZ", at=at
             )
             accounts.remember_key(session, key, account_id=operator.id, role="operator", at=at)
+        elif known.revoked_at is not None:
+            place = "SPARE_OPERATOR_KEY" if given else str(context.settings.home / OPERATOR_KEY_FILE)
+            hint = "put another operator's key there, or remove it and restart for a new operator"
+            log.warning("the first operator's key was revoked", place=place, hint=hint)

@@ -113,6 +113,9 @@ def enrol(session: Session, request: Enrolment, *, versions: tuple[str, str], pr
     """
     if not verify(request.public_key, request.signed_bytes(), request.signature):
         raise Unauthenticated("the enrolment is not signed with its own key")
+    if base64.b64encode(base64.b64decode(request.public_key)).decode() != request.public_key:
+        # Other spellings of one key would be other devices.
+        raise InvalidInput("the public key is not canonical base64", hint="encode its 32 bytes as RFC 4648 says")
     _check_versions(request.facts, versions)
     device = session.exec(select(Device).where(Device.public_key == request.public_key).with_for_update()).first()
     if device is None:

@@ -17,6 +17,7 @@ from marketplace.database import transaction
 from marketplace.devices import Device
 from marketplace.leases import Lease
 from ray_cluster import heads
+from ray_cluster.errors import Refusal
 
 VOUCH_MS_MAX = 8_000
 """How long a stopping cluster waits for one more check of each node, so that its last seconds can be verified."""
@@ -142,7 +143,14 @@ def _start(context: Context, cluster_id: str, at: datetime) -> None:
                 at=at,
                 cluster_id=cluster_id,
             )
-    head = heads.start(head_spec(context, cluster), device_classes.template())
+    folder = context.head_folder(cluster)
+    head = heads.find(folder)
+    if head is None or not heads.running(folder) or not heads.warden_running(folder):
+        try:
+            head = heads.start(head_spec(context, cluster), device_classes.template())
+        except Refusal as problem:
+            _ask_to_stop(context, cluster_id, f"{problem.message} {problem.hint}".strip(), at)
+            return
     if _answers(head.dashboard_url, context.ray_token(cluster_id)):
         with transaction(context.sessions) as session:
             found = clusters.lock(session, cluster_id)
@@ -154,7 +162,7 @@ def _start(context: Context, cluster_id: str, at: datetime) -> None:
                 clusters.note(session, cluster_id, "ready", f"the Ray head is ready after {took:.1f} s", at=at)
     elif at - cluster.created_at > timedelta(milliseconds=context.settings.head_start_ms_max):
         _ask_to_stop(context, cluster_id, "the Ray head did not start in time", at)
-    elif not heads.running(context.head_folder(cluster)):
+    elif not heads.running(folder):
         _ask_to_stop(context, cluster_id, "the Ray head ended while starting", at)
 
 

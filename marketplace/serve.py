@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 import uvicorn
+from prometheus_client import start_http_server
 from sqlalchemy import Engine
 
 from billing.stripe_gateway import StripeGateway
@@ -44,29 +45,33 @@ def market(settings: Settings) -> Iterator[tuple[Context, Engine]]:
         yield Context(settings, database.sessions_for(engine), gateway, secret.encode()), engine
     finally:
         engine.dispose()
-        stop_fake(settings.home)
 
 
 def serve(settings: Settings, *, background: bool) -> None:
-    """Serve until stopped; with ``background``, that work runs in this process too."""
+    """Serve until stopped; with ``background``, that work runs in this process too. The Stripe fake ends with it."""
     with market(settings) as (context, engine):
         work = Background(context, engine) if background else None
         if context.settings.stripe_api_base:
             structlog.get_logger().warning("payments go to the Stripe fake", at=context.settings.stripe_api_base)
         # Devices keep their channel for days; a big job's package can be large: no limit on either by time.
-        uvicorn.run(
-            create_app(context, background=work),
-            host=settings.host,
-            port=settings.port,
-            log_level="warning",
-            ws_max_size=1 << 20,
-            timeout_graceful_shutdown=5,
-        )
+        try:
+            uvicorn.run(
+                create_app(context, background=work),
+                host=settings.host,
+                port=settings.port,
+                log_level="warning",
+                ws_max_size=1 << 20,
+                timeout_graceful_shutdown=5,
+            )
+        finally:
+            stop_fake(settings.home)
 
 
 def background_only(settings: Settings) -> None:
     """Do the background work of a market that others serve."""
     with market(settings) as (context, engine):
+        if settings.metrics_port:
+            start_http_server(settings.metrics_port, addr="127.0.0.1")
         work = Background(context, engine)
         work.start()
         try:
@@ -114,14 +119,23 @@ def stop_fake(home: Path) -> None:
 
 
 def _log_plainly() -> None:
-    """Write tracebacks without the values of variables, as structlog would by default: those hold keys."""
+    """Log to stderr, for people in a terminal and as JSON lines elsewhere.
+
+    Tracebacks come without the values of variables, as structlog would write by default: those hold keys.
+    """
+    last: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if sys.stderr.isatty()
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.dev.set_exc_info,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
-        ]
+            *last,
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 
 

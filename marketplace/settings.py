@@ -18,6 +18,8 @@ class Settings(BaseSettings):
     """PostgreSQL to use; empty means the embedded one under ``home``."""
     host: str = "127.0.0.1"
     port: int = 8440
+    metrics_port: int = 0
+    """Where ``spare background`` serves /metrics, on 127.0.0.1; 0 means nowhere. A server has them at its own port."""
     public_url: str = ""
     """What devices, heads and wardens dial; empty means http://host:port."""
     head_ip: str = "127.0.0.2"
@@ -53,7 +55,6 @@ class Settings(BaseSettings):
     stripe_webhook_secret: SecretStr = SecretStr("")
     stripe_connect_webhook_secret: SecretStr = SecretStr("")
     payout_minimum_cents: int = 500
-    currency: str = "usd"
 
     @property
     def url(self) -> str:

@@ -13,6 +13,7 @@ import yaml
 
 from ray_cluster import detached
 from ray_cluster.agent import sandbox
+from ray_cluster.errors import Refusal
 
 HEAD = "head"
 WARDEN = "warden"
@@ -96,7 +97,10 @@ def start(spec: HeadSpec, template: Mapping[str, Any]) -> Head:
     """Start the head and its warden unless they run, and return where the head will answer.
 
     Ports are chosen once and kept in ``folder/head.json``, so a head that is asked for twice is the same head.
+    Raises Refusal, with nothing started, on a machine without the sandbox.
     """
+    if not running(spec.folder) and not sandbox.bubblewrap_version():
+        raise Refusal("the market's machine has no bubblewrap, in which heads run: sudo apt install bubblewrap")
     spec.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     head = find(spec.folder)
     if head is None:

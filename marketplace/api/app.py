@@ -7,15 +7,29 @@ from importlib.metadata import version
 
 import httpx
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from billing.ids import now_utc
-from marketplace.api import accounts, clusters, devices, earnings, finance, link, market, problems, ray, wallet, warden
+from marketplace.api import (
+    accounts,
+    clusters,
+    devices,
+    earnings,
+    finance,
+    keys,
+    link,
+    market,
+    problems,
+    ray,
+    wallet,
+    warden,
+)
 from marketplace.api import webhooks as stripe_webhooks
 from marketplace.background import Background
 from marketplace.context import Context, ensure_operator
 from marketplace.wakeups import Listener
 
-ROUTERS = (market, accounts, devices, link, clusters, ray, warden, wallet, earnings, finance, stripe_webhooks)
+ROUTERS = (market, accounts, keys, devices, link, clusters, ray, warden, wallet, earnings, finance, stripe_webhooks)
 
 
 def create_app(context: Context, *, background: Background | None = None) -> FastAPI:
@@ -38,7 +52,7 @@ def create_app(context: Context, *, background: Background | None = None) -> Fas
         if background is not None:
             await asyncio.to_thread(background.stop)
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Spare",
         summary="A compute marketplace on Ray",
         version=version("spare"),

@@ -10,7 +10,7 @@ from sqlmodel import col, select
 from billing.ids import now_utc
 from marketplace import bids, clusters, leases, receipts, why
 from marketplace.accounts import Caller
-from marketplace.api.doors import Anyone, Buyer, Head, InContext, InSession
+from marketplace.api.doors import Anyone, Buyer, BuyerOrOperator, Head, InContext, InSession
 from marketplace.errors import Conflict, Forbidden
 
 router = APIRouter(prefix="/v1/clusters", tags=["clusters"])
@@ -108,24 +108,25 @@ def mine(session: InSession, context: InContext, caller: Buyer) -> list[ClusterV
 
 
 @router.get("/{cluster_id}")
-def show(cluster_id: str, session: InSession, context: InContext, caller: Buyer) -> ClusterView:
+def show(cluster_id: str, session: InSession, context: InContext, caller: BuyerOrOperator) -> ClusterView:
     """Show a cluster."""
-    return _view(session, context, clusters.cluster(session, cluster_id, account_id=caller.account_id))
+    return _view(session, context, _seen(session, cluster_id, caller))
 
 
 @router.delete("/{cluster_id}")
-def stop(cluster_id: str, session: InSession, context: InContext, caller: Buyer) -> ClusterView:
+def stop(cluster_id: str, session: InSession, context: InContext, caller: BuyerOrOperator) -> ClusterView:
     """Stop a cluster: its leases end, are settled, and its head goes. Stopping twice is harmless."""
-    clusters.cluster(session, cluster_id, account_id=caller.account_id)
-    return _view(session, context, clusters.stop(session, cluster_id, "the buyer stopped it", at=now_utc()))
+    _seen(session, cluster_id, caller)
+    reason = "an operator stopped it" if caller.role == "operator" else "the buyer stopped it"
+    return _view(session, context, clusters.stop(session, cluster_id, reason, at=now_utc()))
 
 
 @router.get("/{cluster_id}/events")
 def events(
-    cluster_id: str, session: InSession, caller: Buyer, after: int = Query(0, ge=0, le=2**31)
+    cluster_id: str, session: InSession, caller: BuyerOrOperator, after: int = Query(0, ge=0, le=2**31)
 ) -> list[EventView]:
     """List what happened after an event, oldest first."""
-    clusters.cluster(session, cluster_id, account_id=caller.account_id)
+    _seen(session, cluster_id, caller)
     return [
         EventView(**event.model_dump(exclude={"cluster_id"}))
         for event in clusters.events(session, cluster_id, after=after)
@@ -142,16 +143,15 @@ def access(cluster_id: str, session: InSession, context: InContext, caller: Buye
 
 
 @router.get("/{cluster_id}/why")
-def explain(cluster_id: str, session: InSession, caller: Buyer) -> why.Explanation:
+def explain(cluster_id: str, session: InSession, caller: BuyerOrOperator) -> why.Explanation:
     """Say what a cluster waits for, with numbers, and what would help."""
-    cluster = clusters.cluster(session, cluster_id, account_id=caller.account_id)
-    return why.explain(session, cluster, at=now_utc())
+    return why.explain(session, _seen(session, cluster_id, caller), at=now_utc())
 
 
 @router.get("/{cluster_id}/receipt")
-def receipt(cluster_id: str, session: InSession, caller: Buyer) -> dict[str, Any]:
+def receipt(cluster_id: str, session: InSession, caller: BuyerOrOperator) -> dict[str, Any]:
     """Return the receipt: job → leases → seconds → verdicts → charge → earning."""
-    clusters.cluster(session, cluster_id, account_id=caller.account_id)
+    _seen(session, cluster_id, caller)
     return receipts.receipt(session, cluster_id, at=now_utc())
 
 
@@ -193,6 +193,11 @@ def _end_leases(session: InSession, cluster_id: str, node_id: str) -> None:
     for lease in leases.open_of(session, cluster_id):
         if lease.bid_id == node_id:
             leases.close(session, lease.id, "Ray gave the node back", at=now_utc())
+
+
+def _seen(session: InSession, cluster_id: str, caller: Caller) -> clusters.Cluster:
+    """Return a cluster to its buyer, and to operators, who may look at every one and stop it."""
+    return clusters.cluster(session, cluster_id, account_id=None if caller.role == "operator" else caller.account_id)
 
 
 def _own(session: InSession, cluster_id: str, caller: Caller) -> None:

@@ -202,11 +202,15 @@ async def _hear(context: Context, device_id: str, socket: WebSocket, text: str) 
         frame = Frame.validate_json(text)
         await run_in_threadpool(_apply, context, device_id, frame)
     except ValidationError as problem:
-        await socket.send_json(
-            {"type": "error", "detail": problem.errors(include_input=False, include_url=False)[0]["msg"]}
-        )
-    except (SpareError, ValueError) as problem:
-        await socket.send_json({"type": "error", "detail": str(problem)[:300]})
+        await _refuse(socket, problem.errors(include_input=False, include_url=False)[0]["msg"])
+    except SpareError as problem:
+        await _refuse(socket, problem.message, problem.hint)
+    except ValueError as problem:
+        await _refuse(socket, str(problem))
+
+
+async def _refuse(socket: WebSocket, detail: str, hint: str = "") -> None:
+    await socket.send_json({"type": "error", "detail": detail[:300], "hint": hint[:300]})
 
 
 def _apply(context: Context, device_id: str, frame: StateFrame | Leaving | Price) -> None:

@@ -1,5 +1,6 @@
 """What anybody may know: the fee, the classes on offer, the last prices; health and metrics."""
 
+from datetime import timedelta
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -8,6 +9,7 @@ from pydantic import BaseModel
 from sqlalchemy import text
 from sqlmodel import col, func, select
 
+from billing.ids import now_utc
 from marketplace.api.doors import InContext, InSession
 from marketplace.device_classes import kinds
 from marketplace.devices import Device
@@ -26,7 +28,8 @@ class MarketView(BaseModel):
     python: str
     ray: str
     kinds: list[str]
-    devices_enrolled: dict[str, int]
+    devices_present: dict[str, int]
+    """Devices heard from lately and not leaving, by class."""
     last_tick: int | None
     last_classes: list[dict[str, Any]]
 
@@ -36,8 +39,11 @@ def market(session: InSession, context: InContext) -> MarketView:
     """Say the rules, who is here, and the last clearing."""
     tick = session.exec(select(Tick).order_by(col(Tick.number).desc()).limit(1)).first()
     python, ray = context.versions
-    enrolled = session.exec(
-        select(Device.device_class, func.count()).where(col(Device.left_at).is_(None)).group_by(Device.device_class)
+    heard_since = now_utc() - timedelta(milliseconds=context.settings.device_silence_ms_max)
+    present = session.exec(
+        select(Device.device_class, func.count())
+        .where(col(Device.left_at).is_(None), col(Device.last_seen_at) >= heard_since)
+        .group_by(Device.device_class)
     )
     return MarketView(
         fee_bps=context.settings.fee_bps,
@@ -47,7 +53,7 @@ def market(session: InSession, context: InContext) -> MarketView:
         python=python,
         ray=ray,
         kinds=list(kinds()),
-        devices_enrolled=dict(enrolled.all()),
+        devices_present=dict(present.all()),
         last_tick=tick.number if tick else None,
         last_classes=tick.record["classes"] if tick else [],
     )

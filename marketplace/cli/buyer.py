@@ -138,7 +138,7 @@ def market(as_json: AsJson = False) -> None:
             _price(prices.get(name, {}).get("price_micros")),
             str(prices.get(name, {}).get("volume", 0)),
         )
-        for name, count in sorted(found["devices_enrolled"].items())
+        for name, count in sorted(found["devices_present"].items())
     ]
     title = f"Fee {found['fee_bps'] / 100:.1f} %, Ray {found['ray']}, Python {found['python']}"
     headings = ("device class", "devices", "last price /CU-h", "sold")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from marketplace.cli import buyer, finance, operator, provider
+from marketplace.cli import buyer, finance, keys, operator, provider
 from marketplace.settings import Settings
 from ray_cluster.agent.main import join
 
@@ -27,6 +27,7 @@ app.add_typer(finance.ledger, name="ledger")
 app.add_typer(finance.payouts, name="payout")
 app.command("report")(finance.report)
 app.add_typer(operator.accounts, name="account")
+app.add_typer(keys.keys, name="key")
 
 
 @app.command()

@@ -7,7 +7,7 @@ from typing import Any
 
 from billing.money import decimal_text, format_usd
 
-HEADINGS = ("device", "$/h×speed", "claimed", "verified", "charge $", "earning $", "fee $")
+HEADINGS = ("device", "$/h×speed", "claimed", "verified", "charge $", "earned $", "fee $")
 UNPAID_HEADINGS = ("device", "seconds", "verdict", "why")
 
 

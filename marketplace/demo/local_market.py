@@ -19,7 +19,7 @@ import httpx
 
 from marketplace.client import Api, Market
 
-START_SECONDS = 60
+START_SECONDS, LEAVE_SECONDS = 60, 45
 SPARE = str(Path(sys.executable).parent / "spare")
 
 
@@ -36,10 +36,14 @@ class LocalDevice:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def leave(self, timeout_seconds: float = 45) -> int:
-        """Ask it to leave, as Ctrl-C would, and return its exit code."""
+    def ask_to_leave(self) -> None:
+        """Ask it to leave, as Ctrl-C would; asked a second time it stops at once."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
+
+    def leave(self, timeout_seconds: float = LEAVE_SECONDS) -> int:
+        """Ask it to leave and return its exit code."""
+        self.ask_to_leave()
         return self.process.wait(timeout=timeout_seconds)
 
 
@@ -95,8 +99,7 @@ class LocalMarket:
 
     def operator(self) -> Api:
         """Return the operator's API."""
-        key = (self.home / "market" / "operator.key").read_text().strip()
-        return Api(self.url, f"spare_operator_{key}")
+        return Api(self.url, (self.home / "market" / "operator.key").read_text().strip())
 
     def account(self, name: str, *roles: str, vetted: bool = False) -> dict[str, Any]:
         """Add an account and return its ``account_id`` and ``keys`` by role."""
@@ -164,11 +167,12 @@ class LocalMarket:
     def stop(self) -> None:
         """Stop everything that was started here, by its process group."""
         for device in self.devices:
-            if device.process.poll() is None:
-                try:
-                    device.leave()
-                except subprocess.TimeoutExpired:
-                    device.kill()
+            device.ask_to_leave()
+        for device in self.devices:  # they drain side by side
+            try:
+                device.process.wait(timeout=LEAVE_SECONDS)
+            except subprocess.TimeoutExpired:
+                device.kill()
         self._stop_clusters()
         if self.server is not None and self.server.poll() is None:
             self.server.terminate()

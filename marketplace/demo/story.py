@@ -66,7 +66,8 @@ def play(market: LocalMarket, screen: Screen, output: Path) -> Story:
         max_price=MAX_PRICE, budget=BUDGET, nodes=len(DEVICES), idle_timeout_seconds=60, name="demo"
     )
     cluster.wait_ready()
-    logging.getLogger("ray.dashboard").setLevel(logging.ERROR)  # its lines would tear the live view
+    for name in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
+        logging.getLogger(name).disabled = True  # their lines would tear the live view
     screen.done(f"Cluster {cluster.id}: at most {MAX_PRICE} a node, budget {BUDGET}")
     job = cluster.submit(ENTRYPOINT, working_dir=str(folder))
     _watch(screen, story, cluster, job, devices)

@@ -147,7 +147,8 @@ class Link:
             if frame.get("type") == "leases":
                 self._heard(Wanted(read_leases(frame)))
             elif frame.get("type") in ("notice", "error"):
-                self._heard(Notice(str(frame.get("text") or frame.get("detail") or "")[:500]))
+                said = [str(frame[part]) for part in ("text", "detail", "hint") if frame.get(part)]
+                self._heard(Notice(" → ".join(said)[:500]))
         except (ValueError, InvalidInput) as error:
             self._heard(Notice(f"the market sent something unreadable: {error}"))
 

@@ -18,6 +18,10 @@ NO_SANDBOX_MEANING = (
     "WARNING: --no-sandbox. A buyer's code runs as you: it can read and change every file you can, see your other "
     "programs and use your credentials. Use it only on a machine that holds nothing else."
 )
+SHARED_MEANING = (
+    "A buyer's code runs here in a sandbox: it sees none of your files and programs, but it shares your network, and, "
+    "without a hard cap in this version, your cores and memory."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ def _join(options: Options, view: View) -> int:
         failed = [check for check in checks if not check.passed]
         if failed:
             raise Refusal(f"this device cannot serve yet: {failed[0].name}: {failed[0].found}", failed[0].mend)
+        if not options.no_sandbox:
+            view.tell("shared", SHARED_MEANING, meaning=SHARED_MEANING)
         score = benchmark.run_apart(offer.cpus)
         spread = f"rounds ±{score.spread_millis / 20:.0f} %"
         view.tell(
@@ -109,9 +115,7 @@ def _join(options: Options, view: View) -> int:
 
 def join(
     url: Annotated[str, typer.Argument(help="The market, like https://spare.example")],
-    token: Annotated[
-        str, typer.Option(envvar="SPARE_JOIN_TOKEN", help="From your provider page; once per device")
-    ] = "",
+    token: Annotated[str, typer.Option(envvar="SPARE_JOIN_TOKEN", help="From `spare invite`; once per device")] = "",
     price: Annotated[str, typer.Option(help="Least you want, in dollars per compute-hour")] = "0.05",
     name: Annotated[str, typer.Option(help="What your pages call this device")] = "",
     region: Annotated[str, typer.Option(help="Where it stands")] = "eu",

@@ -14,7 +14,7 @@ Ending = Literal["no", "drain", "stop"]
 LEASES_MAX = 16
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 _ADDRESS = re.compile(r"[A-Za-z0-9_.\-\[\]:]{1,255}:\d{1,5}")
-_IP = re.compile(r"[0-9A-Fa-f.:]{2,45}")
+_IP = re.compile(r"([0-9A-Fa-f.:]{2,45})?")  # empty lets Ray find it
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def command(lease: Lease) -> list[str]:
         str(Path(sys.prefix) / "bin" / "ray"),
         "start",
         f"--address={lease.head_address}",
-        f"--node-ip-address={lease.node_ip}",
+        *([f"--node-ip-address={lease.node_ip}"] if lease.node_ip else []),  # else Ray finds it
         f"--num-cpus={lease.cpus}",
         f"--num-gpus={lease.gpus}",
         f"--memory={heap_bytes}",

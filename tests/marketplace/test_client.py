@@ -11,9 +11,12 @@ import httpx
 import pytest
 import uvicorn
 from pydantic import SecretStr
+from sqlmodel import func, select
+from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
 from billing.errors import InvalidInput
+from billing.ids import now_utc
 from billing.stripe_gateway import StripeGateway
 from billing.testing.running import RunningFake
 from billing.testing.state import FakeConfig
@@ -182,6 +185,7 @@ def test_commands_speak_to_people(floor: Floor, terminal: Terminal) -> None:
     """The same commands print tables and lines in which names stand as they are, whatever brackets they hold."""
     provider, buyer = floor.person("provider"), floor.buyer()
     cluster = settled_lease(floor, provider, buyer, "[/red]mill[bold]")
+    floor.device(provider, at=now_utc(), name="present")
     key = buyer.keys["buyer"]
     for arguments, words in (
         (("cluster", "list"), ("[/b]", "running")),
@@ -263,8 +267,13 @@ def test_onboarding_and_webhooks(stripe_fake: RunningFake, floor: Floor, termina
     assert floor.client.post("/v1/stripe/webhooks/other", content=b"{}").status_code == 422
 
 
+def count_accounts(floor: Floor) -> int:
+    with floor.sessions() as session:
+        return session.exec(select(func.count()).select_from(accounts.Account)).one()
+
+
 def test_first_operator_key(settings: Settings, context: Context, floor: Floor) -> None:
-    """The operator's key is made once and stays: a second start makes no second operator."""
+    """The operator's key is made once and stays; when it was revoked, a start says what to do and adds nobody."""
     for _ in range(2):
         ensure_operator(context, at=T0)
     with transaction(floor.sessions) as session:
@@ -276,6 +285,33 @@ def test_first_operator_key(settings: Settings, context: Context, floor: Floor) 
     for _ in range(2):
         ensure_operator(other, at=T0)
     written = (settings.home / "operator.key").read_text()
+    assert written.startswith("spare_operator_")
     assert oct((settings.home / "operator.key").stat().st_mode & 0o777) == "0o600"
     with transaction(floor.sessions) as session:
-        assert accounts.authenticate(session, f"Bearer spare_operator_{written}").role == "operator"
+        caller = accounts.authenticate(session, f"Bearer {written}")
+        assert caller.role == "operator"
+        found = accounts.authenticate(session, f"Bearer {OPERATOR_KEY}")
+        accounts.revoke_key(session, found, caller.key_id, at=T0)
+    before = count_accounts(floor)
+    with capture_logs() as logs:
+        ensure_operator(other, at=T0)
+    (line,) = logs
+    assert (line["log_level"], line["place"]) == ("warning", str(settings.home / "operator.key"))
+    assert "put another operator's key there" in line["hint"]
+    assert count_accounts(floor) == before
+    assert (settings.home / "operator.key").read_text() == written
+
+
+def test_key_commands(floor: Floor, terminal: Terminal) -> None:
+    """`spare key` makes a key, shows it once, lists what there is, and ends the old one with the new one."""
+    person = floor.person("buyer")
+    old = person.keys["buyer"]
+    new = terminal.run(old, "key", "create", "buyer").stdout.strip()
+    rows = terminal.json(new, "key", "list")
+    assert {row["last_four"] for row in rows} == {old[-4:], new[-4:]}
+    old_id = next(row["key_id"] for row in rows if row["last_four"] == old[-4:])
+    assert new not in terminal.run(new, "key", "list").stdout
+    assert terminal.json(OPERATOR_KEY, "key", "list", "--account", person.id) == rows
+    assert f"ends in {old[-4:]} is revoked" in terminal.run(new, "key", "revoke", old_id).stdout
+    assert terminal.run(old, "key", "list").exit_code == 1
+    assert "finance key" in terminal.run(new, "key", "create", "finance").stderr

@@ -1,5 +1,6 @@
 """Enrolment: only with a device's own key and a provider's invitation, and under the class that its hardware names."""
 
+import base64
 from datetime import timedelta
 from typing import Any
 
@@ -44,6 +45,17 @@ def test_signature(floor: Floor, provider: Person) -> None:
         assert enrol(floor, bad).status_code == 401
     assert count(floor) == 0
     assert enrol(floor, good).status_code == 200
+
+
+def test_one_key_is_one_device(floor: Floor, provider: Person) -> None:
+    """Another base64 spelling of a device's key is refused, so that one machine cannot enrol as two."""
+    machine = floor.device(provider)
+    # 43 digits carry two bits more than 32 bytes: zero as they should be, so the next digit decodes to the same key.
+    odd = machine.public_key[:42] + chr(ord(machine.public_key[42]) + 1) + "="
+    assert base64.b64decode(odd, validate=True) == base64.b64decode(machine.public_key)
+    answer = enrol(floor, floor.enrolment(machine, floor.invite(provider), public_key=odd))
+    assert (answer.status_code, "canonical" in answer.json()["detail"]) == (400, True)
+    assert count(floor) == 1
 
 
 def test_invitations(floor: Floor, provider: Person) -> None:

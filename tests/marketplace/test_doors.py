@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 import schemathesis
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from sqlalchemy import Engine, text
 
-from marketplace import accounts, clusters
+from billing.ids import now_utc
+from marketplace import accounts, clusters, devices
 from marketplace.database import transaction
-from tests.marketplace.conftest import OPERATOR_KEY, T0, Floor, Person, bearer, later
+from tests.marketplace.conftest import OPERATOR_KEY, T0, Floor, Person, bearer
 
 PUBLIC = {
     ("get", "/v1/market"),
@@ -23,6 +25,7 @@ PUBLIC = {
 }
 ROLES = {
     "/v1/accounts": {"operator"},
+    "/v1/keys": {"buyer", "provider", "finance", "operator"},
     "/v1/me": {"buyer", "provider", "finance", "operator", "head", "warden"},
     "/v1/invites": {"provider"},
     "/v1/devices": {"provider"},
@@ -35,6 +38,9 @@ ROLES = {
     "/v1/reports": {"finance", "operator"},
 }
 NODES = "/v1/clusters/{cluster_id}/nodes"
+OPERATORS_TOO = {"/v1/clusters/{cluster_id}"} | {
+    f"/v1/clusters/{{cluster_id}}/{it}" for it in ("events", "why", "receipt")
+}
 
 
 def doors(floor: Floor) -> list[tuple[str, str]]:
@@ -54,6 +60,8 @@ def admitted(method: str, path: str) -> set[str]:
         return {"buyer", "head"}
     if path.startswith(NODES):
         return {"head"}
+    if path in OPERATORS_TOO:
+        return {"buyer", "operator"}
     return next(roles for prefix, roles in ROLES.items() if path.startswith(prefix))
 
 
@@ -300,13 +308,30 @@ def test_stopping_twice_is_harmless(floor: Floor) -> None:
     assert len(floor.events(cluster, "stopping")) == 1
 
 
+def test_operators_stop_any_cluster(floor: Floor) -> None:
+    """An operator stops a cluster that misbehaves and sees how it ends; its buyer reads who did it."""
+    buyer = floor.buyer()
+    cluster = floor.cluster(buyer)
+    stopped = floor.client.delete(f"/v1/clusters/{cluster}", headers=floor.operator).json()
+    assert (stopped["state"], stopped["reason"]) == ("stopping", "an operator stopped it")
+    for rest in ("", "/events", "/why", "/receipt"):
+        assert floor.client.get(f"/v1/clusters/{cluster}{rest}", headers=floor.operator).is_success
+    assert floor.events(cluster, "stopping") == ["stopping: an operator stopped it"]
+    assert floor.client.delete("/v1/clusters/cl_unknown", headers=floor.operator).status_code == 404
+
+
 def test_market_is_public(floor: Floor) -> None:
-    """Anybody sees the fee, the classes on offer, and what the last clearing's price was."""
+    """Anybody sees the fee, the devices that are here, and what the last clearing's price was."""
     provider: Person = floor.person("provider")
-    floor.device(provider)
+    now = now_utc()
+    floor.device(provider, at=now)
+    floor.device(provider, at=now - timedelta(seconds=60), name="silent")
+    leaving = floor.device(provider, at=now, name="leaving")
+    with transaction(floor.sessions) as session:
+        devices.leaving(session, leaving.id, at=now)
     floor.bid(floor.cluster(floor.buyer()))
-    floor.tick(later(0))
+    floor.tick(now)
     found = floor.client.get("/v1/market").json()
     assert found["fee_bps"] == 1000
-    assert found["devices_enrolled"] == {"cpu-2c-4g.eu.vetted": 1}
+    assert found["devices_present"] == {"cpu-2c-4g.eu.vetted": 1}
     assert found["last_classes"][0]["price_micros"] == 36_000_000

@@ -215,7 +215,9 @@ def test_price_over_the_link(floor: Floor, machine: Machine) -> None:
         orders(socket)
         socket.send_json({"type": "price", "reserve_micros_per_hour": RATE // 2})
         socket.send_json({"type": "price", "reserve_micros_per_hour": 10**9})
-        assert "out of bounds" in socket.receive_json()["detail"]
+        refusal = socket.receive_json()
+        assert "out of bounds" in refusal["detail"]
+        assert refusal["hint"] == "ask between 0 and 100.00 dollars an hour"
     with floor.sessions() as session:
         assert session.exec(select(offers.Ask)).one().reserve_micros_per_hour == RATE // 2
 

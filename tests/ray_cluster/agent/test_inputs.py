@@ -188,6 +188,8 @@ def test_the_ray_start_of_a_lease(row: Callable[..., dict[str, object]]) -> None
         "RAY_NODE_TYPE_NAME": "cpu-1c-2g.eu.open",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+    (free,) = read_leases({"leases": [row(node_ip="")]})
+    assert command(free) == [word for word in words if not word.startswith("--node-ip-address")]
     assert "t" * 40 not in repr(lease)
     assert manual_command(lease).startswith("bwrap ")
     assert manual_command(lease, sandboxed=False).startswith("env RAY_AUTH_MODE=token ")

@@ -50,15 +50,18 @@ async def drive(script: str, head: Any) -> list[object]:
     return found
 
 
-@pytest.mark.parametrize("sandboxed", [True, False])
+@pytest.mark.parametrize(("sandboxed", "node_ip"), [(True, ""), (False, "127.0.0.1")])
 async def test_a_node_joins_serves_and_leaves_nothing(
-    head: Any, lease: Callable[..., Lease], until: Any, sandboxed: bool, monkeypatch: pytest.MonkeyPatch
+    head: Any, lease: Callable[..., Lease], until: Any, sandboxed: bool, node_ip: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task runs on the node, sees nothing of the provider when sandboxed, and after the end no process is left."""
+    """A task runs on the node, sees nothing of the provider when sandboxed, and after the end no process is left.
+
+    Without an address Ray finds the node's own.
+    """
     monkeypatch.setenv("PROVIDER_SECRET", "1")
-    node = RayNode(
-        lease(head_address=head.address, ray_token=head.token, node_id=f"nd_{os.urandom(4).hex()}"), sandboxed=sandboxed
-    )
+    node_id = f"nd_{os.urandom(4).hex()}"
+    made = lease(head_address=head.address, ray_token=head.token, node_id=node_id, node_ip=node_ip)
+    node = RayNode(made, sandboxed=sandboxed)
     await node.start()
     try:
         await asyncio.wait_for(node.started.wait(), 60)
@@ -136,7 +139,7 @@ async def test_the_whole_program_ends_clean(
     await until(lambda: not processes_of(node_id))
     said = [json.loads(line)["event"] for line in out.decode().splitlines()]
     assert err == b""
-    assert said[:4] == ["selftest", "benchmark", "enrolled", "linked"]
+    assert said[:5] == ["selftest", "shared", "benchmark", "enrolled", "linked"]
     assert http_market.body["reserve_micros_per_hour"] == 20_000
     if number == signal.SIGKILL:
         assert program.returncode == -signal.SIGKILL

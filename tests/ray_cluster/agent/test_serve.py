@@ -189,6 +189,23 @@ async def test_garbage_from_the_market_changes_nothing(
     assert made[0].limits == []
 
 
+async def test_what_the_market_refuses_is_told_with_its_hint(
+    market: Any, serving: Any, until: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error frame reaches the provider with what to do about it."""
+    await until(lambda: market.links)
+    await market.links[-1].send(json.dumps({"type": "error", "detail": "too dear", "hint": "ask less"}))
+    said: list[str] = []
+
+    def told() -> bool:
+        said.append(capsys.readouterr().out)
+        return "too dear" in "".join(said)
+
+    await until(told)
+    (notice,) = (line for line in "".join(said).splitlines() if "too dear" in line)
+    assert json.loads(notice)["detail"] == "too dear → ask less"
+
+
 async def test_a_refused_device_stops_with_the_reason(market: Any, agent: Agent, key: Identity) -> None:
     """Close code 4401 ends the program with the market's reason and what to do: trying again would not help."""
     market.refuse = "this device was removed"
