@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 from sqlmodel import select
 
 from billing.ids import now_utc
-from marketplace import clusters, devices, lifecycle, readings, settlement
+from marketplace import clusters, devices, leases, lifecycle, readings, settlement
 from marketplace.background import Background
 from marketplace.database import transaction
 from tests.marketplace.conftest import T0, Floor, Machine, later
@@ -206,9 +206,12 @@ def test_dead_head_stops_the_cluster(floor: Floor, node: tuple[str, str]) -> Non
 
 def test_unchecked_node_is_given_up(floor: Floor, machine: Machine) -> None:
     """A node that stays alive but passes no check for a minute loses its lease: nothing it does can be paid."""
-    cluster = floor.cluster(floor.buyer(), lease_ms=300_000)
+    cluster = floor.cluster(floor.buyer())
     (node_id,) = floor.bid(cluster)
     floor.tick(T0)
+    with transaction(floor.sessions) as session:
+        lease = leases.lock(session, floor.one_lease().id)
+        lease.ends_at = later(300)
     floor.report(cluster, node_id, range(0, 64), at=later(64), probes=[3])
     floor.step(later(63), heard_since=T0)
     assert floor.one_lease().state == "open"
