@@ -36,7 +36,8 @@ class Settings(BaseSettings):
     """The market's fee on a charge, in basis points; published at /v1/market."""
     price_micros_per_hour_max: int = 100_000_000
     lease_ms_max: int = 600_000
-    lease_ms_min: int = 10_000
+    lease_ms_min: int = 30_000
+    """A shorter lease would be over before its device has joined and passed two checks."""
     notice_ms: int = 30_000
     """How long a device that loses its lease has to drain."""
     device_silence_ms_max: int = 10_000

@@ -23,7 +23,7 @@ WATCHED = Any
 RAY = str(Path(sys.executable).with_name("ray"))
 BELOW_EVERY_ASK = "0.50/h"
 LOWEST_ASK_MICROS = min(money.parse_usd(price) for name, price in story.DEVICES if name != story.VICTIM)
-TINY_MICROS = money.parse_usd("0.03")
+TINY_MICROS = money.parse_usd("0.12")
 IDLE_SECONDS = 5
 WANT_NODES = """
 import sys, time, ray
