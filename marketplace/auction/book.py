@@ -5,47 +5,59 @@ import json
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
+
+from marketplace.auction.columns import CLASSES_MAX, PRICE_MICROS_MAX
 
 
 @dataclass(frozen=True, slots=True)
 class Bid:
-    """A cluster wants up to ``quantity`` nodes of a device class.
+    """A cluster wants up to ``quantity`` nodes, each of any class in ``device_classes``.
 
-    ``value_micros`` is the most it pays for each, per compute-hour and before the fee. ``placed_ms`` never decides
-    who wins: inside a tick there is nothing to race for. Raises ValueError for a negative value or no quantity.
+    ``value_micros`` is the most it pays for each, per compute-hour and before the fee. With fewer than ``min_nodes`` it
+    wants none. When a bid was placed is no part of it: inside a tick there is nothing to race for. Raises ValueError
+    for a value out of bounds, no quantity, no class or one named twice, or ``min_nodes`` outside 1 to ``quantity``.
     """
 
     id: str
     value_micros: int
     quantity: int
-    device_class: str
-    placed_ms: int
+    device_classes: tuple[str, ...]
     owner: str
+    min_nodes: int = 1
 
     def __post_init__(self) -> None:
-        if self.value_micros < 0 or self.quantity < 1:
-            raise ValueError(f"bid {self.id}: value {self.value_micros} must be >= 0, quantity {self.quantity} >= 1")
+        if not 0 <= self.value_micros <= PRICE_MICROS_MAX or self.quantity < 1:
+            raise ValueError(
+                f"bid {self.id}: value {self.value_micros} must be 0 to {PRICE_MICROS_MAX}, "
+                f"quantity {self.quantity} >= 1"
+            )
+        if not self.device_classes or len(set(self.device_classes)) != len(self.device_classes):
+            raise ValueError(f"bid {self.id}: names no device class, or one twice")
+        if not 1 <= self.min_nodes <= self.quantity:
+            raise ValueError(f"bid {self.id}: min_nodes {self.min_nodes} must be 1 to quantity {self.quantity}")
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """A device offers ``slots`` nodes of its class for at least ``reserve_micros`` each, per compute-hour.
 
-    Raises ValueError for a negative reserve or no slots.
+    Raises ValueError for a reserve out of bounds or no slots.
     """
 
     id: str
     reserve_micros: int
     slots: int
     device_class: str
-    placed_ms: int
     owner: str
 
     def __post_init__(self) -> None:
-        if self.reserve_micros < 0 or self.slots < 1:
-            raise ValueError(f"ask {self.id}: reserve {self.reserve_micros} must be >= 0, slots {self.slots} >= 1")
+        if not 0 <= self.reserve_micros <= PRICE_MICROS_MAX or self.slots < 1:
+            raise ValueError(
+                f"ask {self.id}: reserve {self.reserve_micros} must be 0 to {PRICE_MICROS_MAX}, slots {self.slots} >= 1"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +66,31 @@ class Book:
 
     ``floors`` is the lowest price allowed per device class, in micro-dollars per compute-hour (0 where it names none).
     ``incumbents`` maps a renewing bid's id to the id of the ask whose device it holds now; either may be absent from
-    the book. Raises ValueError for an id used twice on one side or a negative floor.
+    the book. ``owner_percent_max`` is the most that one owner may have of a class's demand or supply where the class
+    offers more than 20 slots; 100 is no limit. Raises ValueError for an id used twice on one side, a floor or
+    percentage out of bounds, or more than 64 classes.
     """
 
     bids: tuple[Bid, ...] = ()
     asks: tuple[Ask, ...] = ()
     floors: Mapping[str, int] = field(default_factory=dict)
     incumbents: Mapping[str, str] = field(default_factory=dict)
+    owner_percent_max: int = 20
 
     def __post_init__(self) -> None:
         for side, orders in (("bid", self.bids), ("ask", self.asks)):
             if len({order.id for order in orders}) != len(orders):
                 raise ValueError(f"two {side}s have the same id")
-        if any(floor < 0 for floor in self.floors.values()):
-            raise ValueError("a floor is negative")
+        if any(not 0 <= floor <= PRICE_MICROS_MAX for floor in self.floors.values()):
+            raise ValueError(f"a floor is negative or above {PRICE_MICROS_MAX}")
+        if not 1 <= self.owner_percent_max <= 100:
+            raise ValueError(f"owner_percent_max {self.owner_percent_max} must be 1 to 100")
+        if len(self.device_classes()) > CLASSES_MAX:
+            raise ValueError(f"{len(self.device_classes())} device classes in one book, at most {CLASSES_MAX}")
+
+    def device_classes(self) -> list[str]:
+        """Every class that an order names, sorted."""
+        return sorted({name for bid in self.bids for name in bid.device_classes} | {a.device_class for a in self.asks})
 
 
 class Depth:
@@ -99,12 +122,32 @@ class Depth:
         return self.total - self.at_most(price_micros)
 
 
+def book_content(book: Book) -> dict[str, Any]:
+    """Return the book as plain JSON values in a canonical order; every field of every order is in it."""
+    return {
+        "bids": sorted(
+            [bid.id, bid.value_micros, bid.quantity, sorted(bid.device_classes), bid.owner, bid.min_nodes]
+            for bid in book.bids
+        ),
+        "asks": sorted([ask.id, ask.reserve_micros, ask.slots, ask.device_class, ask.owner] for ask in book.asks),
+        "floors": dict(sorted(book.floors.items())),
+        "incumbents": dict(sorted(book.incumbents.items())),
+        "owner_percent_max": book.owner_percent_max,
+    }
+
+
+def book_of(content: Mapping[str, Any]) -> Book:
+    """Return the book that ``book_content`` wrote; raises ValueError, KeyError or TypeError for anything else."""
+    bids = tuple(Bid(id_, value, units, tuple(names), *rest) for id_, value, units, names, *rest in content["bids"])
+    asks = tuple(Ask(*row) for row in content["asks"])
+    return Book(bids, asks, content["floors"], content["incumbents"], content["owner_percent_max"])
+
+
+def canonical_hash(content: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of plain values as JSON with sorted keys and no spaces."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def book_hash(book: Book) -> str:
     """SHA-256 (hex) of the book as canonical JSON: the same for any listing order, another for any other change."""
-    content = {
-        "bids": sorted(astuple(bid) for bid in book.bids),
-        "asks": sorted(astuple(ask) for ask in book.asks),
-        "floors": dict(book.floors),
-        "incumbents": dict(book.incumbents),
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return canonical_hash(book_content(book))

@@ -1,19 +1,20 @@
-"""One tick's auction: per device class the lowest clearing price, who wins what, and why the others lost.
+"""One tick's auction: the lowest clearing price of each device class, who wins what, and why the others lost.
 
-A price clears when the bids above it find enough asks at or below it, and the asks below it find enough bids at or
-above it (the minimisers of the dual of the assignment problem; Shapley and Shubik 1971). The lowest one is
-max(dearest accepted ask, highest rejected bid, floor); at it a buyer of one node can do no better than bid its value.
+The steps: limit what one owner may have; find the prices and who wins (core.py); drop all-or-nothing bids that got a
+part and clear again; hand each node a device; explain every order that lost.
 """
 
-import hashlib
-from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
 
-from marketplace.auction.book import Ask, Bid, Book, Depth, book_hash
+from marketplace.auction.admission import admitted_units, columns_of, depths
+from marketplace.auction.book import Ask, Bid, Book, book_hash
+from marketplace.auction.columns import Columns
+from marketplace.auction.core import Outcome, clear_columns
 from marketplace.auction.explain import Explainer, Loser
+
+RECLEARS_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,10 @@ class Award:
 class ClassClearing:
     """One device class after the tick; prices in micro-dollars per compute-hour.
 
-    ``price_micros`` is None where nothing traded. ``low_micros`` to ``high_micros`` are all the prices that clear; the
-    price is the lowest. With no ask nothing bounds them above, and ``high_micros`` repeats ``low_micros``.
-    ``volume``, ``supply`` and ``demand`` count nodes sold, offered and wanted at any price.
+    ``price_micros`` is None where nothing traded. ``low_micros`` and ``high_micros`` are the lowest and the highest
+    price of this class in any clearing of the whole book; the price is the lowest. Where nothing bounds it above (no
+    ask), ``high_micros`` repeats ``low_micros``. ``volume``, ``supply`` and ``demand`` count nodes sold, offered and
+    wanted at any price; a bid counts in the demand of every class that it accepts.
     """
 
     device_class: str
@@ -46,132 +48,134 @@ class ClassClearing:
 
 @dataclass(frozen=True, slots=True)
 class Clearing:
-    """The result of one tick, in a canonical order: a function of the book and the seed alone."""
+    """The result of one tick, in a canonical order: a function of the book and the seed alone.
+
+    ``dropped`` has one entry for each time the tick was cleared again: the all-or-nothing bids left out from then on.
+    """
 
     classes: tuple[ClassClearing, ...]
     awards: tuple[Award, ...]
     losers: tuple[Loser, ...]
+    dropped: tuple[tuple[str, ...], ...]
     book_hash: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    id: str
-    price_micros: int
-    units: int
-    rank: bytes
+class _Round:
+    columns: Columns
+    bids: list[Bid]
+    asks: list[Ask]
+    outcome: Outcome
 
 
 def clear(book: Book, *, seed: bytes) -> Clearing:
-    """Clear every device class of the book.
+    """Clear every device class of the book together.
 
-    Bids fill from the highest value down and asks from the lowest reserve up; only orders exactly at the margin are
-    rationed: those whose lease runs on first, the rest pro rata by quantity, odd units by the order of
-    SHA-256(seed ‖ order id). A bid whose own device is among the winners keeps it.
+    Bids above their cheapest class's price win whole, asks below their class's price sell whole; only orders exactly at
+    it are rationed: running leases first, then pro rata by quantity, odd units by the order of SHA-256(seed ‖ id).
+    Only a floor can leave asks below the price unsold; then those are shared out in the same way.
+    A bid whose own device is among the winners keeps it. Raises ValueError for more than 2^31 - 1 units on one side.
     """
-    bids: defaultdict[str, list[Bid]] = defaultdict(list)
-    asks: defaultdict[str, list[Ask]] = defaultdict(list)
-    for bid in book.bids:
-        bids[bid.device_class].append(bid)
-    for ask in book.asks:
-        asks[ask.device_class].append(ask)
-    classes: list[ClassClearing] = []
-    awards: list[Award] = []
-    losers: list[Loser] = []
-    for name in sorted({*bids, *asks}):
-        ranked_bids = [_Order(bid.id, bid.value_micros, bid.quantity, _rank(seed, bid.id)) for bid in bids[name]]
-        ranked_asks = [_Order(ask.id, ask.reserve_micros, ask.slots, _rank(seed, ask.id)) for ask in asks[name]]
-        ranked_bids.sort(key=lambda bid: (-bid.price_micros, bid.rank))
-        ranked_asks.sort(key=lambda ask: (ask.price_micros, ask.rank))
-        outcome = _clear_class(name, ranked_bids, ranked_asks, book.floors.get(name, 0), book.incumbents)
-        classes.append(outcome[0])
-        awards += outcome[1]
-        losers += outcome[2]
-    awards.sort(key=lambda award: (award.device_class, award.bid_id, award.ask_id))
-    losers.sort(key=lambda loser: (loser.side, loser.order_id))
-    return Clearing(tuple(classes), tuple(awards), tuple(losers), book_hash(book))
-
-
-def _rank(seed: bytes, order_id: str) -> bytes:
-    return hashlib.sha256(seed + order_id.encode()).digest()
-
-
-def _clear_class(
-    name: str, bids: Sequence[_Order], asks: Sequence[_Order], floor_micros: int, incumbents: Mapping[str, str]
-) -> tuple[ClassClearing, list[Award], list[Loser]]:
-    demand = Depth((bid.price_micros, bid.units) for bid in bids)
-    supply = Depth((ask.price_micros, ask.units) for ask in asks)
-    low, high = _interval(demand, supply, floor_micros)
-    volume = min(demand.at_least(low), supply.at_most(low))
-    price = low if volume else None
-
-    # Only one side can be rationed, since the other then sells out: bids tied at the margin are kept if their device
-    # can win, asks if their bid did.
-    able = {ask.id for ask in asks if ask.price_micros <= low}
-    won = _fill(bids, volume, {bid.id: 1 for bid in bids if incumbents.get(bid.id) in able})
-    kept = Counter(incumbents[bid_id] for bid_id in won if bid_id in incumbents)
-    sold = _fill(asks, volume, kept)
-    awards = [Award(bid_id, ask_id, name, low) for bid_id, ask_id in _pairs(won, sold, incumbents)]
-
-    explainer = Explainer(name, floor_micros=floor_micros, price_micros=price, bids=demand, asks=supply)
-    losers = [
-        explainer.bid(bid.id, bid.price_micros, quantity=bid.units, won=won.get(bid.id, 0))
-        for bid in bids
-        if won.get(bid.id, 0) < bid.units
+    units = admitted_units(book)
+    final, partly, dropped = _rounds(book, units, seed)
+    names = book.device_classes()
+    awards = _awards(final, names)
+    low, high = final.outcome.low, final.outcome.high
+    supply, demand = depths(book)
+    volumes = Counter(award.device_class for award in awards)
+    classes = [
+        ClassClearing(
+            name,
+            low[c] if volumes[name] else None,
+            volumes[name],
+            supply[name],
+            demand[name],
+            low[c],
+            low[c] if (top := high[c]) is None else top,
+        )
+        for c, name in enumerate(names)
     ]
-    losers += [
-        explainer.ask(ask.id, ask.price_micros, slots=ask.units, sold=sold.get(ask.id, 0))
-        for ask in asks
-        if sold.get(ask.id, 0) < ask.units
+    losers = _losers(book, units, final, partly, {one.device_class: one.price_micros for one in classes})
+    return Clearing(tuple(classes), tuple(awards), tuple(losers), dropped, book_hash(book))
+
+
+def _rounds(
+    book: Book, units: Mapping[str, int], seed: bytes
+) -> tuple[_Round, dict[str, int], tuple[tuple[str, ...], ...]]:
+    """Clear, drop the all-or-nothing bids that got a part, and clear again.
+
+    The last time, drop every such bid that is not strictly inside its price: fewer bids never raise a price, so the
+    ones that stay are filled whole. Returns the last round, what each dropped bid had got, and who was dropped when.
+    """
+    partly: dict[str, int] = {bid.id: 0 for bid in book.bids if units[f"bid {bid.id}"] < bid.min_nodes}
+    dropped: list[tuple[str, ...]] = []
+    while True:
+        columns, bids, asks = columns_of(book, units, without=partly)
+        outcome = clear_columns(columns, seed=seed)
+        won = dict(zip(columns.bid_ids, outcome.allocation.won.tolist(), strict=True))
+        short = {bid.id for bid in bids if 0 < won[bid.id] < bid.min_nodes}
+        if not short:
+            return _Round(columns, bids, asks, outcome), partly, tuple(dropped)
+        if len(dropped) == RECLEARS_MAX - 1:
+            # What is strictly inside its price is filled whole already.
+            short = {bid.id for bid in bids if bid.min_nodes > 1 and won[bid.id] < units[f"bid {bid.id}"]}
+            short |= {bid.id for bid in bids if bid.min_nodes > 1 and _at_margin(bid, outcome.low, book)}
+        partly |= {bid_id: won[bid_id] for bid_id in short}
+        dropped.append(tuple(sorted(short)))
+
+
+def _at_margin(bid: Bid, low: Sequence[int], book: Book) -> bool:
+    names = book.device_classes()
+    return bid.value_micros == min(low[names.index(name)] for name in bid.device_classes)
+
+
+def _awards(final: _Round, names: Sequence[str]) -> list[Award]:
+    """Give each node won a slot sold of its class: the one that it holds now, or else by the order of ids."""
+    columns, allocation, low = final.columns, final.outcome.allocation, final.outcome.low
+    nodes, slots = allocation.won.tolist(), allocation.sold.tolist()
+    routes = [Counter(route) for route in allocation.routes]
+    pairs = []
+    for bid, ask in allocation.kept:
+        pairs.append((bid, ask))
+        nodes[bid] -= 1
+        slots[ask] -= 1
+        routes[columns.ask_classes[ask]][int(columns.bid_groups[bid])] -= 1
+    waiting: defaultdict[int, list[int]] = defaultdict(list)
+    for bid, count in enumerate(nodes):
+        waiting[int(columns.bid_groups[bid])] += [bid] * count
+    next_in = {group: iter(bids) for group, bids in waiting.items()}
+    free: list[list[int]] = [[] for _ in names]
+    for ask, count in enumerate(slots):
+        free[int(columns.ask_classes[ask])] += [ask] * count
+    for c, route in enumerate(routes):
+        bids = [next(next_in[group]) for group, count in sorted(route.items()) for _ in range(count)]
+        pairs += zip(bids, free[c], strict=True)
+    awards = [
+        Award(columns.bid_ids[bid], columns.ask_ids[ask], names[c], low[c])
+        for bid, ask in pairs
+        for c in [int(columns.ask_classes[ask])]
     ]
-    return ClassClearing(name, price, volume, supply.total, demand.total, low, high), awards, losers
+    return sorted(awards, key=lambda award: (award.device_class, award.bid_id, award.ask_id))
 
 
-def _interval(demand: Depth, supply: Depth, floor_micros: int) -> tuple[int, int]:
-    """Return the lowest and the highest clearing price at or above the floor."""
-    prices = sorted({floor_micros, *(p for p in (*demand.prices, *supply.prices) if p > floor_micros)})
-    low = bisect_left(prices, True, key=lambda price: supply.at_most(price) >= demand.above(price))
-    too_high = bisect_left(prices, True, lo=low + 1, key=lambda price: supply.below(price) > demand.at_least(price))
-    return prices[low], prices[too_high - 1]
-
-
-def _fill(orders: Sequence[_Order], volume: int, kept: Mapping[str, int]) -> dict[str, int]:
-    """Give ``volume`` units to the best orders first; ``kept`` says how many of an order's units are incumbent."""
-    won: dict[str, int] = {}
-    for _, tied in groupby(orders, key=lambda order: order.price_micros):
-        if not volume:
-            break
-        group = list(tied)
-        total = sum(order.units for order in group)
-        won.update(_ration(group, volume, kept) if total > volume else {order.id: order.units for order in group})
-        volume -= min(volume, total)
-    return won
-
-
-def _ration(tied: Sequence[_Order], volume: int, kept: Mapping[str, int]) -> dict[str, int]:
-    """Split ``volume`` units among tied orders, which come in the order of their rank."""
-    won: dict[str, int] = {}
-    for order in tied:
-        won[order.id] = min(order.units, kept.get(order.id, 0), volume)
-        volume -= won[order.id]
-    wanted = {order.id: order.units - won[order.id] for order in tied}
-    total = sum(wanted.values())
-    for order_id, units in wanted.items():
-        won[order_id] += units * volume // total
-    odd = volume - sum(units * volume // total for units in wanted.values())
-    # sorted() is stable: equal remainders stay in the order of their rank.
-    for order_id in sorted(wanted, key=lambda order_id: wanted[order_id] * volume % total, reverse=True)[:odd]:
-        won[order_id] += 1
-    return won
-
-
-def _pairs(won: Mapping[str, int], sold: Mapping[str, int], incumbents: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Pair each node won with a slot sold: those that hold each other now first, the rest in the order given."""
-    nodes, slots = dict(won), dict(sold)
-    for bid_id in won:
-        ask_id = incumbents.get(bid_id)
-        if ask_id is not None and nodes[bid_id] and slots.get(ask_id):
-            yield bid_id, ask_id
-            nodes[bid_id] -= 1
-            slots[ask_id] -= 1
-    yield from zip(Counter(nodes).elements(), Counter(slots).elements(), strict=True)
+def _losers(
+    book: Book, units: Mapping[str, int], final: _Round, partly: Mapping[str, int], prices: Mapping[str, int | None]
+) -> Iterator[Loser]:
+    """Explain every order that got less than it asked for, by side and id."""
+    allocation = final.outcome.allocation
+    won = dict(zip(final.columns.bid_ids, allocation.won.tolist(), strict=True))
+    sold = dict(zip(final.columns.ask_ids, allocation.sold.tolist(), strict=True))
+    explainer = Explainer(
+        [replace(bid, quantity=units[f"bid {bid.id}"], min_nodes=1) for bid in final.bids],
+        [replace(ask, slots=units[f"ask {ask.id}"]) for ask in final.asks],
+        floors=book.floors,
+        prices=prices,
+        owner_percent_max=book.owner_percent_max,
+    )
+    for ask in sorted(book.asks, key=lambda ask: ask.id):
+        if sold.get(ask.id, 0) < ask.slots:
+            yield explainer.ask(ask, admitted=units[f"ask {ask.id}"], sold=sold.get(ask.id, 0))
+    for bid in sorted(book.bids, key=lambda bid: bid.id):
+        if won.get(bid.id, 0) < bid.quantity:
+            admitted = units[f"bid {bid.id}"]
+            yield explainer.bid(bid, admitted=admitted, won=won.get(bid.id, 0), partly=partly.get(bid.id))
