@@ -26,6 +26,7 @@ from marketplace.settings import Settings
 from marketplace.wakeups import wake
 
 _LOCK = 0x5350415245  # one advisory lock of our own: nobody else clears meanwhile
+CHAIN_LENGTH = 17_280
 
 
 class Tick(SQLModel, table=True):
@@ -74,13 +75,25 @@ def tick(sessions: Sessions, settings: Settings, *, at: datetime, secret: bytes,
         frozen = freeze(session, settings, at=at, devices_since=devices_since)
         if not frozen.entries and not frozen.excluded:
             return None
-        seed = hmac.new(secret, f"tick:{number}".encode(), hashlib.sha256).digest()
+        seed, committed, steps = seed_of(secret, number)
         clearing = auction.clear(frozen.book, seed=seed)
         _award(session, settings, frozen, clearing, number, at)
         _explain(session, settings, frozen, clearing, at)
-        record = {"classes": [asdict(c) for c in clearing.classes], "awards": [asdict(a) for a in clearing.awards]}
+        record = auction.record(frozen.book, clearing, seed=seed, revealed=committed, steps=steps)
         session.add(Tick(number=number, at=at, book_hash=clearing.book_hash, seed=seed.hex(), record=record))
     return number
+
+
+def seed_of(secret: bytes, number: int) -> tuple[bytes, bytes, int]:
+    """Return a tick's seed, the commitment that its chain of seeds was opened with, and how far it lies after that.
+
+    Every 17,280 ticks (a day of five-second ticks) begin a new chain, so that a seed takes milliseconds to find; its
+    commitment can be computed, and published, at any time before.
+    """
+    chain, position = divmod(number, CHAIN_LENGTH)
+    end = hmac.new(secret, f"chain:{chain}".encode(), hashlib.sha256).digest()
+    committed = auction.commitment(end, length=CHAIN_LENGTH)
+    return auction.seed_at(end, position + 1, length=CHAIN_LENGTH), committed, position + 1
 
 
 def freeze(session: Session, settings: Settings, *, at: datetime, devices_since: datetime) -> Frozen:
@@ -113,8 +126,7 @@ def freeze(session: Session, settings: Settings, *, at: datetime, devices_since:
                 id=bid_id,
                 value_micros=money.value_micros(entry.bid.limit_micros_per_hour, settings.fee_bps),
                 quantity=1,
-                device_class=entry.bid.device_class,
-                placed_ms=int(entry.bid.placed_at.timestamp() * 1000),
+                device_classes=(entry.bid.device_class,),
                 owner=entry.cluster.account_id,
             )
             for bid_id, entry in frozen.entries.items()
@@ -125,7 +137,6 @@ def freeze(session: Session, settings: Settings, *, at: datetime, devices_since:
                 reserve_micros=ask.reserve_micros_per_hour,
                 slots=1,
                 device_class=device.device_class,
-                placed_ms=int(ask.placed_at.timestamp() * 1000),
                 owner=ask.account_id,
             )
             for ask_id, (ask, device) in frozen.devices.items()
