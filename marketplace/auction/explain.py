@@ -108,6 +108,7 @@ class Explainer:
         if name not in names:
             return 0
         flow.spare[names.index(name)] += UNITS_MAX
+        flow.full.clear()
         return sum(flow.push(i, units) for i, units in enumerate(waiting))
 
     def _better_bid(self, mask: frozenset[str], needed: int) -> tuple[int | None, int]:

@@ -1,6 +1,6 @@
 """A small flow between two sides: units pushed from sources into sinks that they may use, rerouted where needed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 
 class Flow:
@@ -8,13 +8,15 @@ class Flow:
 
     An augmenting path never takes back what a source has sent or a sink has received: both only grow, and what is
     pushed first has the first claim. Source s may use the sinks ``reach[s]``; sink t still takes ``spare[t]`` units;
-    ``held[t]`` says whose units it has.
+    ``held[t]`` says whose units it has; ``full`` are the sinks that a source with units left over reaches, rerouting
+    others: none of them will ever have room again.
     """
 
     def __init__(self, reach: Mapping[int, Sequence[int]], spare: Sequence[int]) -> None:
         self.reach = reach
         self.spare = list(spare)
         self.held: list[dict[int, int]] = [{} for _ in spare]
+        self.full: set[int] = set()
 
     def copy(self) -> "Flow":
         """Return a copy to try something on."""
@@ -31,23 +33,16 @@ class Flow:
     def push(self, source: int, units: int) -> int:
         """Send up to ``units`` more from a source; return how many found room."""
         left = units
+        if self.full.issuperset(self.reach[source]):
+            return 0
         for sink in self.reach[source]:
             if left and self.spare[sink]:
                 take = min(left, self.spare[sink])
                 self.place(source, sink, take)
                 left -= take
-        while left:
-            path = self._path(source)
-            if not path:
-                break
+        while left and (path := self._path(source)):
             left -= self._augment(path, left)
         return units - left
-
-    def reachable(self, source: int) -> set[int]:
-        """Return every sink that the source reaches, rerouting others: the over-demanded ones if it is stuck."""
-        came_from: dict[int, int] = {}
-        self._search(source, came_from)
-        return set(came_from)
 
     def roomy(self) -> set[int]:
         """Return every sink that has room, or could make some by rerouting."""
@@ -63,36 +58,29 @@ class Flow:
             grown = bool(more)
         return found
 
-    def _search(
-        self, source: int, came_from: dict[int, int], wanted: Callable[[int], bool] | None = None
-    ) -> int | None:
-        """Walk breadth first; ``came_from`` gets, for each sink met, the source it was met from."""
-        seen, queue = {source}, [source]
-        for at in queue:
-            for sink in self.reach[at]:
-                if sink in came_from:
-                    continue
-                came_from[sink] = at
-                if wanted and wanted(sink):
-                    return sink
-                for other in self.held[sink]:
-                    if other not in seen:
-                        seen.add(other)
-                        queue.append(other)
-        return None
-
     def _path(self, source: int) -> list[tuple[int, int]]:
         """Return the shortest augmenting path as (source, sink) steps, the last sink having room; [] if none."""
-        came_from: dict[int, int] = {}
-        sink = self._search(source, came_from, lambda sink: self.spare[sink] > 0)
-        if sink is None:
-            return []
-        path = [(came_from[sink], sink)]
-        while path[-1][0] != source:
-            # The source met here was found through a sink that holds its units.
-            via = next(t for t in came_from if path[-1][0] in self.held[t])
-            path.append((came_from[via], via))
-        return path[::-1]
+        met_from: dict[int, int] = {}  # sink → the source that reaches it
+        via: dict[int, int] = {}  # source → the sink that holds its units and would give them up
+        queue = [source]
+        for at in queue:
+            for sink in self.reach[at]:
+                if sink in met_from or sink in self.full:
+                    continue
+                met_from[sink] = at
+                if self.spare[sink]:
+                    path = [(at, sink)]
+                    while at != source:
+                        sink = via[at]
+                        at = met_from[sink]
+                        path.append((at, sink))
+                    return path[::-1]
+                for other in self.held[sink]:
+                    if other != source and other not in via:
+                        via[other] = sink
+                        queue.append(other)
+        self.full.update(met_from)
+        return []
 
     def _augment(self, path: list[tuple[int, int]], units: int) -> int:
         last = path[-1][1]

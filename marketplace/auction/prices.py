@@ -119,8 +119,9 @@ def _halves(part: _Part, units: list[int], columns: Columns, ladder: Ladder, abo
 
 
 def _over_demanded(flow: Flow, wanted: list[tuple[int, int]]) -> int:
-    stuck = [group for group, units in wanted if flow.push(group, units) < units]
-    return sum(1 << sink for sink in set().union(*(flow.reachable(group) for group in stuck)))
+    for group, units in wanted:
+        flow.push(group, units)
+    return sum(1 << sink for sink in flow.full)
 
 
 def _not_under_demanded(flow: Flow, wanted: list[tuple[int, int]]) -> int:

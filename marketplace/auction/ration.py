@@ -88,8 +88,8 @@ def push_fairly(flow: Flow, wants: Mapping[int, int], rank: Rank) -> dict[int, i
     waiting = {source: units for source, units in wants.items() if units}
     while waiting and (volume := room(flow, waiting)):
         part = waiting
-        while stuck := _stuck(flow, part, volume):
-            part = {source: units for source, units in part.items() if stuck.issuperset(flow.reach[source])}
+        while full := _too_small(flow, part, volume):
+            part = {source: units for source, units in part.items() if full.issuperset(flow.reach[source])}
             volume = room(flow, part)
         total = sum(part.values())
         for source, units in part.items():
@@ -105,9 +105,10 @@ def push_fairly(flow: Flow, wants: Mapping[int, int], rank: Rank) -> dict[int, i
     return sent
 
 
-def _stuck(flow: Flow, part: Mapping[int, int], volume: int) -> set[int]:
+def _too_small(flow: Flow, part: Mapping[int, int], volume: int) -> set[int]:
     """The sinks too small for an equal share of ``volume`` for every source of the part; none if it fits."""
     trial, total = flow.copy(), sum(part.values())
     shares = {source: units * volume // total for source, units in part.items()}
-    stuck = [source for source, share in shares.items() if trial.push(source, share) < share]
-    return set().union(*(trial.reachable(source) for source in stuck))
+    for source, share in shares.items():
+        trial.push(source, share)
+    return trial.full

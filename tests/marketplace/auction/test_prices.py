@@ -104,7 +104,7 @@ def test_welfare_equals_highs(book: Book) -> None:
     assert lyapunov(book, low(clear(book, seed=b""))) == optimum(book)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 @given(st.integers(0, 2**32 - 1))
 def test_large_books_equal_highs(number: int) -> None:
     """With 300 orders in six classes too, HiGHS finds the same welfare and the same lowest prices."""
