@@ -1,6 +1,6 @@
 """The lowest and the highest vector of market-clearing class prices.
 
-Prices clear when they minimise the dual of the assignment problem (Shapley and Shubik 1971; MARKET's L),
+Prices clear when they minimise the dual of the assignment problem (Shapley and Shubik 1971),
 
     L(p) = Σ_bids q·max(0, v − min_{c ∈ M} p_c) + Σ_asks s·max(0, p_c − r),    p ≥ floors,
 
