@@ -138,7 +138,14 @@ def book_content(book: Book) -> dict[str, Any]:
 
 def book_of(content: Mapping[str, Any]) -> Book:
     """Return the book that ``book_content`` wrote; raises ValueError, KeyError or TypeError for anything else."""
-    bids = tuple(Bid(id_, value, units, tuple(names), *rest) for id_, value, units, names, *rest in content["bids"])
+    numbers = [number for bid in content["bids"] for number in (bid[1], bid[2], bid[5])]
+    numbers += [number for ask in content["asks"] for number in ask[1:3]]
+    if any(type(number) is not int for number in (*numbers, *content["floors"].values(), content["owner_percent_max"])):
+        raise TypeError("a number of the book is not an integer")
+    bids = tuple(
+        Bid(id_, value, quantity, tuple(names), owner, min_nodes)
+        for id_, value, quantity, names, owner, min_nodes in content["bids"]
+    )
     asks = tuple(Ask(*row) for row in content["asks"])
     return Book(bids, asks, content["floors"], content["incumbents"], content["owner_percent_max"])
 

@@ -48,7 +48,7 @@ def replay(record: Mapping[str, Any], *, published_hash: str | None = None) -> t
         book = book_of(content["book"])
         again = {"version": VERSION, "book": book_content(book), "seed": seed.hex(), "commitment": chain}
         again |= _results(clear(book, seed=seed))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         return (*problems, f"record: cannot be read: {type(error).__name__}: {error}")
     problems += [f"{key}: is missing" for key in again if key not in content]
     problems += [f"{key}: is not part of a record" for key in content if key not in again]

@@ -6,9 +6,15 @@ before it (Lamport 1981), and the end of the chain was published first.
 
 import hashlib
 
+CHAIN_LENGTH_MAX = 1_000_000
+"""Longer chains take seconds to walk."""
+
 
 def commitment(secret: bytes, *, length: int) -> bytes:
-    """Return what to publish before the first of ``length`` ticks: the secret hashed so many times."""
+    """Return what to publish before the first of ``length`` ticks: the secret hashed so many times.
+
+    Raises ValueError for more than ``CHAIN_LENGTH_MAX``.
+    """
     return _hashed(secret, length)
 
 
@@ -38,10 +44,12 @@ def next_seed(secret: bytes, revealed: bytes, *, length: int) -> bytes:
 
 def follows(seed: bytes, revealed: bytes, *, steps: int = 1) -> bool:
     """Whether ``seed`` lies ``steps`` links after ``revealed``, an earlier seed or the commitment."""
-    return steps >= 1 and _hashed(seed, steps) == revealed
+    return 1 <= steps <= CHAIN_LENGTH_MAX and _hashed(seed, steps) == revealed
 
 
 def _hashed(value: bytes, times: int) -> bytes:
+    if times > CHAIN_LENGTH_MAX:
+        raise ValueError(f"a chain of {times} links is longer than {CHAIN_LENGTH_MAX}")
     for _ in range(times):
         value = hashlib.sha256(value).digest()
     return value

@@ -8,7 +8,7 @@ import pytest
 from sqlmodel import select
 
 from billing.money import hold_micros
-from marketplace import bids, clusters, devices, exchange, leases, offers
+from marketplace import auction, bids, clusters, devices, exchange, leases, offers
 from marketplace.database import transaction
 from marketplace.exchange import Tick
 from tests.marketplace.conftest import CLASS, RATE, T0, Floor, bearer, later
@@ -216,6 +216,35 @@ def test_crash_in_the_middle_leaves_nothing(floor: Floor, monkeypatch: pytest.Mo
     floor.prove()
     assert floor.tick(T0) is not None
     assert len(floor.leases()) == 1
+
+
+def test_the_published_record_replays(floor: Floor) -> None:
+    """What a tick stores is recomputed bit for bit, its seed checked against the chain committed to before."""
+    provider = floor.person("provider")
+    for reserve in (RATE, RATE // 2):
+        floor.device(provider, reserve_micros_per_hour=reserve)
+    floor.bid(floor.cluster(floor.buyer()), count=3)
+    number = floor.tick(T0)
+    assert number is not None
+    with floor.sessions() as session:
+        tick = session.get(Tick, number)
+    assert tick is not None
+    assert auction.replay(tick.record) == ()
+    assert tick.record["book_hash"] == tick.book_hash
+    assert len(tick.record["awards"]) == 2
+    tick.record["awards"][0]["price_micros"] += 1
+    assert auction.replay(tick.record)
+
+
+def test_seeds_of_neighbouring_ticks_are_one_chain() -> None:
+    """Each tick's seed hashes to the one before, and the first of a chain to its commitment."""
+    first = 7 * exchange.CHAIN_LENGTH
+    seed, committed, steps = exchange.seed_of(b"secret", first)
+    after, same, further = exchange.seed_of(b"secret", first + 1)
+    assert (steps, further, same) == (1, 2, committed)
+    assert auction.follows(seed, committed)
+    assert auction.follows(after, seed)
+    assert exchange.seed_of(b"secret", first - 1)[1] != committed
 
 
 def test_nothing_to_clear(floor: Floor) -> None:

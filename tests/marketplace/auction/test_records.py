@@ -129,6 +129,19 @@ def test_no_seed_beyond_the_chain() -> None:
             next_seed(SECRET, revealed, length=9)
 
 
+def test_fractions_and_endless_chains_are_no_record() -> None:
+    """A price that is no integer, or a seed said to lie further off than any chain is long, is a difference at once."""
+    one = published()
+    one["book"]["bids"][0][1] = 30.0
+    one["hash"] = canonical_hash({key: value for key, value in one.items() if key != "hash"})
+    assert replay(one) == ("record: cannot be read: TypeError: a number of the book is not an integer",)
+    far = published()
+    far["commitment"]["steps"] = 10**12
+    assert "seed: does not hash to the one revealed before it" in replay(far)
+    with pytest.raises(ValueError, match="longer than"):
+        commitment(SECRET, length=10**7)
+
+
 def test_the_record_of_another_book_differs() -> None:
     """A record whose orders were swapped for others is seen even by its results."""
     one = published()
