@@ -135,11 +135,14 @@ def _awards(final: _Round, names: Sequence[str]) -> list[Award]:
     nodes, slots = allocation.won.tolist(), allocation.sold.tolist()
     routes = [Counter(route) for route in allocation.routes]
     pairs = []
-    for bid, ask in allocation.kept:
-        pairs.append((bid, ask))
-        nodes[bid] -= 1
-        slots[ask] -= 1
-        routes[columns.ask_classes[ask]][int(columns.bid_groups[bid])] -= 1
+    # The running leases that the allocation kept, then those whose bid and ask both won all the same.
+    for bid, ask in dict.fromkeys([*allocation.kept, *columns.incumbents]):
+        group, c = int(columns.bid_groups[bid]), int(columns.ask_classes[ask])
+        if nodes[bid] and slots[ask] and routes[c][group]:
+            pairs.append((bid, ask))
+            nodes[bid] -= 1
+            slots[ask] -= 1
+            routes[c][group] -= 1
     waiting: defaultdict[int, list[int]] = defaultdict(list)
     for bid, count in enumerate(nodes):
         waiting[int(columns.bid_groups[bid])] += [bid] * count

@@ -152,6 +152,16 @@ def test_incumbents_stay_together(book: Book, seed: bytes, data: st.DataObject) 
         assert (bid.id, ask.id) in {(award.bid_id, award.ask_id) for award in result.awards}
 
 
+@given(books(classes=("c",), prices=st.integers(0, 3)), SEEDS)
+def test_no_running_lease_moves_within_a_class(book: Book, seed: bytes) -> None:
+    """Whose bid and own device both win does not get another device, unless another lease claims that device too."""
+    held = {bid_id: ask_id for ask_id, bid_id in {a: b for b, a in book.incumbents.items()}.items()}
+    result = clear(replace(book, incumbents=held), seed=seed)
+    pairs = {(award.bid_id, award.ask_id) for award in result.awards}
+    for bid_id, ask_id in held.items():
+        assert (bid_id, ask_id) in pairs or not (won(result)[bid_id] and sold(result)[ask_id])
+
+
 @given(books(prices=st.integers(0, 3)), SEEDS)
 def test_incumbents_change_no_price(book: Book, seed: bytes) -> None:
     """Who holds what now decides among ties only: no price, and nobody strictly inside its price, is touched by it."""
