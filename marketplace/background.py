@@ -25,8 +25,6 @@ STEP_SECONDS = 0.5
 INSIDE, OUTSIDE = ("clusters", "leases", "tick", "settle"), ("webhooks", "payouts", "jobs")
 STALL = timedelta(seconds=4)
 """A pause between two beats of more than this was one of the whole process or machine."""
-RECONNECT = timedelta(seconds=6)
-"""How long devices may take to come back to a market that was away; a renewal cleared before would be lost."""
 SETTLE_OPEN_SECONDS = 5
 _LEADER_LOCK = 0x5350415246
 
@@ -136,9 +134,9 @@ class Background:
         heard_since = at - silence
         # A market that was down itself gives devices the same time to come back.
         gone_since = heard_since if at - self._listening_since > silence else datetime.min.replace(tzinfo=at.tzinfo)
-        self._do("clusters", 0.5, lambda: lifecycle.step_clusters(context, at=at))
-        self._do("leases", 0.5, lambda: lifecycle.step_leases(context, at=at, heard_since=gone_since))
-        if at - self._listening_since > RECONNECT:
+        self._do("clusters", 1.0, lambda: lifecycle.step_clusters(context, at=at))
+        self._do("leases", 1.0, lambda: lifecycle.step_leases(context, at=at, heard_since=gone_since))
+        if at - self._listening_since > timedelta(milliseconds=settings.reconnect_ms):
             self._do(
                 "tick",
                 0.5,

@@ -41,7 +41,7 @@ def engine_for(url: str) -> Engine:
     scheme, _, rest = url.partition("://")
     if not scheme.startswith("postgres"):
         raise ValueError(f"only PostgreSQL is supported, not {scheme!r}; set SPARE_DATABASE_URL=postgresql://…")
-    engine = create_engine(f"postgresql+psycopg://{rest}", pool_size=10, max_overflow=30, pool_pre_ping=True)
+    engine = create_engine(f"postgresql+psycopg://{rest}", pool_size=10, max_overflow=30)
     event.listen(engine, "handle_error", _refuse_bad_data)
     return engine
 

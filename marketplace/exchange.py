@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Column, text
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, SQLModel, col, or_, select
 
 from billing import money, wallets
 from billing.ids import new_id
@@ -68,6 +68,9 @@ def tick(sessions: Sessions, settings: Settings, *, at: datetime, secret: bytes,
     ``devices_since``: devices not heard of since then take no part.
     """
     number = int(at.timestamp() / settings.tick_seconds)
+    with sessions() as session:
+        if not _anything_due(session, settings, at):
+            return None
     with transaction(sessions) as session:
         session.connection().execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
         if session.get(Tick, number) is not None:
@@ -148,6 +151,14 @@ def freeze(session: Session, settings: Settings, *, at: datetime, devices_since:
         },
     )
     return frozen
+
+
+def _anything_due(session: Session, settings: Settings, at: datetime) -> bool:
+    """Whether any bid stands or any lease nears its end: most ticks have nothing to clear, and find out by one look."""
+    soon = at + timedelta(milliseconds=settings.notice_ms)
+    bid = select(bids.Bid.id).where(bids.Bid.state == "standing").exists()
+    lease = select(Lease.id).where(Lease.state == "open", Lease.ends_at <= soon, Lease.notice == "").exists()
+    return bool(session.exec(select(or_(bid, lease))).one())
 
 
 def notice_ms(settings: Settings, lease_ms: int) -> int:

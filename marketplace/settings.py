@@ -43,6 +43,8 @@ class Settings(BaseSettings):
     device_silence_ms_max: int = 10_000
     """A device that says nothing for this long is gone."""
     head_start_ms_max: int = 120_000
+    reconnect_ms: int = 6_000
+    """How long devices may take to come back to a market that was away; a renewal cleared before would be lost."""
     join_ms_max: int = 120_000
     """A leased device that has not joined its cluster by then loses the lease."""
     window_ms: int = 10_000

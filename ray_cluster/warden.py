@@ -23,6 +23,7 @@ from ray_cluster import challenge
 from ray_cluster.node_labels import NODE_LABEL, PROBE_CLASS
 
 LOOK_SECONDS = 1.0
+REPORT_SECONDS = 2.0
 PROBE_SECONDS = 5.0
 PROBE_TIMEOUT_SECONDS = 12.0
 """Generous: a probe shares the device with the buyer's work. Too slow is a missing answer, not a wrong one."""
@@ -218,7 +219,7 @@ class Warden:
             over.wait(max(0.0, LOOK_SECONDS - (time.monotonic() - began)))
 
     def _keep_reporting(self, over: threading.Event) -> None:
-        while not over.wait(LOOK_SECONDS):
+        while not over.wait(REPORT_SECONDS):
             try:
                 self.report()
             except httpx.HTTPStatusError as problem:
