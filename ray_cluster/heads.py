@@ -171,7 +171,7 @@ def _sandboxed(spec: HeadSpec, command: str) -> list[str]:
         "RAY_enable_autoscaler_v2": "1",
         "RAY_CLOUD_INSTANCE_ID": "head",
         "RAY_NODE_TYPE_NAME": "head",
-        "AUTOSCALER_UPDATE_INTERVAL_S": "0",  # our node provider sets the pace
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         "RAY_AUTOSCALER_PENDING_NODE_IDLE_TIMEOUT_S": "5",  # a bid that no task needs any more is withdrawn
         # A dead device is noticed within about 9 s even when its connection never closes.
         "RAY_health_check_initial_delay_ms": "3000",

@@ -25,8 +25,6 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ex
 logger = logging.getLogger(__name__)
 HEAD_NODE_ID = "head"
 HEAD_NODE_TYPE = "head"
-ROUND_SECONDS = 0.5
-"""Ray's own pause between two rounds counts in whole seconds; it is set to none, and this is it instead."""
 SAME_ROUND_SECONDS = 0.05
 """Ray asks several times a round, at once: the market is asked once."""
 
@@ -67,9 +65,7 @@ class MarketNodeProvider(NodeProvider):
 
     def non_terminated_nodes(self, tag_filters: dict[str, str]) -> list[str]:
         """Return the ids of this cluster's standing bids and leased nodes, and the head's."""
-        since = time.monotonic() - self._asked
-        if since > SAME_ROUND_SECONDS:
-            time.sleep(max(0.0, ROUND_SECONDS - since))
+        if time.monotonic() - self._asked > SAME_ROUND_SECONDS:
             answer = self._call("GET", self._path)
             with self._lock:
                 self._nodes = {node["node_id"]: node for node in answer["nodes"]}
